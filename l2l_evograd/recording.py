@@ -1,0 +1,299 @@
+"""A copy of a module whose calls are remembered.
+
+:class:`Recording` owns a structural copy of a module, gives its weights a history, and
+notes every call, so that a loss computed from the copy can be computed again with other
+weights. :class:`Wrapper` is how callers hold such a module: it passes on calls and
+attributes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map
+
+from l2l_evograd.functional import Circumstances, copy_structure
+from l2l_evograd.losses import InnerLoss
+from l2l_evograd.program import LostHistory, Program, reaches
+from l2l_evograd.replay import (
+    Node,
+    ReplayTensor,
+    Scratch,
+    leaf_of,
+    source,
+    wrap_outputs,
+)
+
+
+class Wrapper(nn.Module):
+    """A module that answers for another one: calls and attributes are passed on."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.training = module.training
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the wrapper, or else of the wrapped module."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the wrapped module."""
+        return self.module(*args, **kwargs)
+
+
+class RecordedView(Wrapper):
+    """What a loss function is given: the recorded module."""
+
+    def __init__(self, recording: "Recording") -> None:
+        super().__init__(recording.module)
+        self._recording = recording
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module and remember the call."""
+        return self._recording.call(*args, **kwargs)
+
+
+class Candidate(Wrapper):
+    """The module at other weights, with stand-ins for tensors that come in."""
+
+    def __init__(self, module: nn.Module, stand_ins: dict[int, Tensor]) -> None:
+        super().__init__(module)
+        self._stand_ins = stand_ins
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module with the stand-ins."""
+        args, kwargs = tree_map(
+            lambda item: self._stand_ins.get(id(item), item), (args, kwargs)
+        )
+        return self.module(*args, **kwargs)
+
+
+class Recording:
+    """A structural copy of a module with weights that can move.
+
+    Args:
+        module: the module to copy; it is not changed.
+        names: which of its parameters are weights; all others are shared.
+        values: the weights to start from, on whatever autograd graph.
+        own_buffers: whether the copy gets buffers of its own or writes to the module's.
+
+    Attributes:
+        module: the copy.
+        values: the present weights.
+        tracked: the same with histories, as they stand in the copy.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        names: Sequence[str],
+        values: Sequence[Tensor],
+        own_buffers: bool = True,
+    ) -> None:
+        parameters = dict(module.named_parameters())
+        self.names = list(names)
+        self.values = list(values)
+        self.tracked = self._with_history()
+        exchanged: dict[int, Tensor] = {
+            id(parameters[name]): tracked
+            for name, tracked in zip(names, self.tracked, strict=True)
+        }
+        if own_buffers:
+            exchanged |= {id(b): b.detach().clone() for b in module.buffers()}
+        self.module = copy_structure(module, exchanged)
+        self._places = [
+            (child, key, position)
+            for child in self.module.modules()
+            for key, tensor in child._parameters.items()
+            for position, tracked in enumerate(self.tracked)
+            if tensor is tracked
+        ]
+        self._seen: dict[int, Tensor] = {}
+
+    def move(self, values: Sequence[Tensor]) -> None:
+        """Put the weights at new values, which begin histories of their own."""
+        self.values = list(values)
+        self.tracked = self._with_history()
+        for child, key, position in self._places:
+            child._parameters[key] = self.tracked[position]  # type: ignore[assignment]
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module; what it returns remembers the call."""
+        with torch._C.DisableTorchFunctionSubclass():
+            if torch.is_inference_mode_enabled():
+                return self.module(*args, **kwargs)
+            tensors = self.tensors()
+            arguments, _ = tree_flatten((args, kwargs))
+            given = [item for item in arguments if isinstance(item, Tensor)]
+            self._seen |= {id(t): t for t in given if t.requires_grad}
+            flat, spec = tree_flatten(((tensors, args, kwargs), {}))
+            leaves = [leaf_of(item) for item in flat]
+            buffers = {id(buffer) for buffer in self.module.buffers()}
+            for position, item in enumerate(flat[: len(tensors)]):
+                if id(item) in buffers:
+                    leaves[position] = Scratch(item.detach().clone())
+            function = ModuleCall(self.module, tensors)
+            circumstances = Circumstances.now(t.device for t in [*tensors, *given])
+            node = Node(function, leaves, spec, circumstances)
+            outputs = self.module(*args, **kwargs)
+            return wrap_outputs(outputs, node, flat)
+
+    def inner_loss(self, loss: Tensor) -> InnerLoss:
+        """Return ``loss`` as a function of the present weights.
+
+        Raises:
+            LostHistory: if it cannot be computed again.
+            ValueError: if it does not depend on the present weights.
+        """
+        if not isinstance(loss, ReplayTensor):
+            raise LostHistory("it is an ordinary tensor")
+        with torch._C.DisableTorchFunctionSubclass():
+            program = Program(loss, owner=self._owner)
+            if not program.used:
+                raise ValueError(
+                    "the inner loss does not depend on the learner's present weights; "
+                    "compute it from learner(...) after the last adapt()"
+                )
+            for tensor in program.inputs:
+                if tensor.grad_fn is not None and any(reaches(tensor, self.values)):
+                    raise LostHistory(
+                        "it uses a tensor that depends on the weights by a way that "
+                        "was not followed, such as one stored by a hook"
+                    )
+            return InnerLoss(program, program.inputs)
+
+    def inner_loss_of(
+        self,
+        function: Callable[[Any], Tensor],
+        view: nn.Module,
+        outside: Sequence[Tensor] = (),
+    ) -> tuple[Tensor, InnerLoss]:
+        """Call ``function(view)``; return its value and the loss as a function.
+
+        Where the value has lost its history, evaluations call ``function`` again with
+        the module at other weights.
+
+        Args:
+            function: the inner loss.
+            view: what to call it with first; calls :meth:`call`.
+            outside: hyperparameters outside the module.
+        """
+        self._seen = {}
+        moment = self.moment()
+        value = function(view)
+        try:
+            if isinstance(value, Tensor):
+                return value, self.inner_loss(value)
+        except LostHistory:
+            pass  # the callable itself can be called again
+        # Nothing but the autograd graph says what an ordinary tensor depends on.
+        inside = _reached(value, [t for t in moment.others if t.requires_grad])
+        outside = _reached(value, outside)
+        inputs = [*inside, *self._seen.values(), *outside]
+        own = len(inputs) - len(outside)
+        leaves = [t.detach().requires_grad_() for t in inputs[:own]]
+
+        def evaluate(params: Sequence[Tensor], leaves: Sequence[Tensor]) -> Tensor:
+            stand_ins = {
+                id(t): s for t, s in zip(inputs[:own], leaves[:own], strict=True)
+            }
+            candidate = Candidate(moment.module(params, stand_ins), stand_ins)
+            with moment.circumstances.again():
+                return function(candidate)
+
+        # λ outside is captured by the callable, so it has to stand for itself.
+        return value, InnerLoss(evaluate, inputs, [*leaves, *outside])
+
+    def moment(self) -> "Moment":
+        """Return the module and the circumstances as they are now."""
+        return Moment(self)
+
+    def _with_history(self) -> list[ReplayTensor]:
+        self._owner = object()
+        return [source(v, self._owner, i) for i, v in enumerate(self.values)]
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors of the module: weights, other parameters, buffers."""
+        weights = {id(tensor) for tensor in self.tracked}
+        others = [p for p in self.module.parameters() if id(p) not in weights]
+        return [*self.tracked, *others, *self.module.buffers()]
+
+
+def _reached(value: object, tensors: Sequence[Tensor]) -> list[Tensor]:
+    if not isinstance(value, Tensor):
+        return []
+    hits = reaches(value, tensors)
+    return [tensor for tensor, hit in zip(tensors, hits, strict=True) if hit]
+
+
+class Moment:
+    """A recorded module as it was at one time, to be called anew from there.
+
+    Attributes:
+        others: its tensors besides the weights.
+        circumstances: random state, autocast and grad mode of the time.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        tensors = recording.tensors()
+        self._weights = recording.values
+        self.others = tensors[len(self._weights) :]
+        buffers = {id(buffer) for buffer in recording.module.buffers()}
+        self._buffers = {
+            id(t): t.detach().clone() for t in self.others if id(t) in buffers
+        }
+        self._call = ModuleCall(recording.module, tensors)
+        self.circumstances = Circumstances.now(t.device for t in tensors)
+
+    def module(
+        self,
+        params: Sequence[Tensor] | None = None,
+        stand_ins: Mapping[int, Tensor] | None = None,
+    ) -> nn.Module:
+        """Return the module with buffers of its own.
+
+        Args:
+            params: the weights; None: those of the time.
+            stand_ins: ``id(tensor)`` -> what to take in its place.
+        """
+        exchanged = {} if stand_ins is None else stand_ins
+        rest = [
+            self._buffers[id(t)].clone()
+            if id(t) in self._buffers
+            else exchanged.get(id(t), t)
+            for t in self.others
+        ]
+        weights = self._weights if params is None else params
+        return self._call.module([*weights, *rest])
+
+
+class ModuleCall:
+    """A call of a module as it was at the time, as a function of all its tensors."""
+
+    def __init__(self, module: nn.Module, tensors: Sequence[Tensor]) -> None:
+        # Placeholders, so that the record does not keep the weights alive.
+        self._places = [torch.empty(0) for _ in tensors]
+        self._frozen = copy_structure(
+            module,
+            {id(t): place for t, place in zip(tensors, self._places, strict=True)},
+        )
+
+    def __call__(
+        self, tensors: Sequence[Tensor], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """Make the call with ``tensors``."""
+        return self.module(tensors)(*args, **kwargs)
+
+    def module(self, tensors: Sequence[Tensor]) -> nn.Module:
+        """Return the module around ``tensors``."""
+        return copy_structure(
+            self._frozen,
+            {id(place): t for place, t in zip(self._places, tensors, strict=True)},
+        )

@@ -1,0 +1,273 @@
+"""Tensors that remember how they were computed, so they can be computed again.
+
+A :class:`ReplayTensor` behaves as any tensor. Beside its value it carries a
+:class:`Node`: the function it came from, what went in, and in which circumstances. All
+that is computed from it is a :class:`ReplayTensor` too, so that a loss written in
+ordinary code leads back to the weights it depends on. ``program.py`` turns such a
+history into a function of those weights.
+
+In-place operations are followed through views: every tensor of one storage shares a
+list of the operations that wrote to it, and whoever reads the tensor later depends on
+those written so far.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+
+from l2l_evograd.functional import Circumstances
+
+_clock = itertools.count()
+
+_IN_PLACE_OPERATORS = frozenset(
+    f"__i{name}__"
+    for name in "add sub mul truediv floordiv mod pow and or xor lshift rshift".split()
+) | {"__setitem__"}
+
+
+class Source:
+    """Weight number ``position`` of ``owner``: where histories begin."""
+
+    __slots__ = ("owner", "position")
+
+    def __init__(self, owner: object, position: int) -> None:
+        self.owner = owner
+        self.position = position
+
+
+class Node:
+    """One recorded call: ``function(*args, **kwargs)`` and its circumstances.
+
+    Attributes:
+        leaves: the flattened arguments; tensors as Read, Constant or Scratch.
+        spec: how to unflatten them to ``(args, kwargs)``.
+        index: place in the order of recording.
+        lost: why the history is incomplete here, or None.
+    """
+
+    __slots__ = ("function", "leaves", "spec", "circumstances", "index", "lost")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        leaves: list[Any],
+        spec: TreeSpec,
+        circumstances: Circumstances,
+    ) -> None:
+        self.function = function
+        self.leaves = leaves
+        self.spec = spec
+        self.circumstances = circumstances
+        self.index = next(_clock)
+        self.lost: str | None = None
+
+
+@dataclass(slots=True)
+class Read:
+    """An argument with a history: output ``slot`` of ``node`` after ``effects``."""
+
+    node: Node | Source
+    slot: int
+    effects: tuple[Node, ...]
+    value: Tensor | None
+    version: int
+
+
+@dataclass(slots=True)
+class Constant:
+    """A tensor argument without a history, with its version when it was read."""
+
+    value: Tensor
+    version: int
+
+
+@dataclass(slots=True)
+class Scratch:
+    """A tensor argument that the call writes to: every replay gets a fresh copy."""
+
+    value: Tensor
+
+
+class ReplayTensor(Tensor):
+    """A tensor that can be computed again with other parameters."""
+
+    _node: Node | Source
+    _slot: int
+    _writes: list[Node]
+    _had_grad: bool
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunctionSubclass():
+            if func in _UNRECORDED or torch.is_inference_mode_enabled():
+                return func(*args, **kwargs)
+            if getattr(func, "__name__", "") == "__get__":
+                # Properties such as shape and requires_grad, read all the time.
+                value = func(*args, **kwargs)
+                if not isinstance(value, Tensor):
+                    return value
+            return _call_and_record(func, args, kwargs)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return plain(self).__reduce_ex__(protocol)
+
+
+_UNRECORDED = frozenset(
+    {
+        vars(torch._C.TensorBase)["grad"].__get__,
+        Tensor.__deepcopy__,
+        Tensor.backward,
+        Tensor.item,
+        Tensor.tolist,
+        Tensor.numpy,
+        Tensor.__repr__,
+        Tensor.as_subclass,
+    }
+)
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return the tensor without its history, on the same autograd graph."""
+    if not isinstance(tensor, ReplayTensor):
+        return tensor
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.as_subclass(Tensor)
+
+
+def source(tensor: Tensor, owner: object, position: int) -> ReplayTensor:
+    """Return ``tensor`` as weight number ``position`` of ``owner``."""
+    with torch._C.DisableTorchFunctionSubclass():
+        new = tensor.as_subclass(ReplayTensor)
+        return _remember(new, Source(owner, position), 0, [])
+
+
+def leaf_of(value: Any) -> Any:
+    """Return how an argument is kept in a node; call it before the function runs."""
+    if isinstance(value, ReplayTensor):
+        node = value._node
+        if value._had_grad != value.requires_grad and isinstance(node, Node):
+            node.lost = (
+                "it went through a function that hides its computation, such as a "
+                "custom autograd.Function"
+            )
+        return Read(node, value._slot, tuple(value._writes), value, value._version)
+    if isinstance(value, Tensor):
+        return Constant(value, _version(value))
+    return value
+
+
+def wrap_outputs(outputs: Any, node: Node, taken: Sequence[Any]) -> Any:
+    """Return ``outputs`` with every tensor remembering ``node``.
+
+    Args:
+        outputs: what the call returned, tensors in any nesting.
+        node: the record of the call.
+        taken: objects that existed before the call; an output that is one of them is
+            aliased, not changed.
+    """
+    leaves, spec = tree_flatten(outputs)
+    known = {id(item) for item in taken}
+    relatives = {
+        _storage(item): item._writes for item in taken if isinstance(item, ReplayTensor)
+    }
+    for slot, output in enumerate(leaves):
+        if not isinstance(output, Tensor):
+            continue
+        writes = relatives.get(_storage(output), [])
+        if type(output) is Tensor and id(output) not in known:
+            # An alias would be a view, which restricts later in-place operations.
+            output.__class__ = ReplayTensor
+        else:
+            output = output.as_subclass(ReplayTensor)
+        leaves[slot] = _remember(output, node, slot, writes)
+    return tree_unflatten(leaves, spec)
+
+
+def _call_and_record(
+    func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]
+) -> Any:
+    flat, spec = tree_flatten((tuple(args), kwargs))
+    tensors = [item for item in flat if isinstance(item, Tensor)]
+    leaves = [leaf_of(item) for item in flat]
+    target = _written_plain_tensor(func, flat)
+    if target is not None:
+        leaves[0] = Scratch(target.clone())
+    node = Node(func, leaves, spec, Circumstances.now(t.device for t in tensors))
+    outputs = func(*args, **kwargs)
+    written = [
+        (position, item)
+        for position, (item, leaf) in enumerate(zip(flat, leaves, strict=True))
+        if isinstance(leaf, Read | Constant) and leaf.version != _version(item)
+    ]
+    for position, item in written:
+        if isinstance(item, ReplayTensor):
+            leaves[position].value = None
+            item._writes.append(node)
+        else:
+            leaves[position] = Scratch(item.detach().clone())
+    if target is not None:
+        # As with requires_grad, a tensor written to takes part from now on.
+        if type(target) is Tensor:
+            target.__class__ = ReplayTensor
+        if isinstance(target, ReplayTensor):
+            _remember(target, node, -1, [node])
+    if func is Tensor.requires_grad_:
+        outputs._had_grad = outputs.requires_grad
+        return outputs
+    return _settle(outputs, node, flat, [item for _, item in written])
+
+
+def _settle(outputs: Any, node: Node, flat: list[Any], written: list[Any]) -> Any:
+    """Wrap what is new; move the history of what came in and was written to."""
+    for slot, output in enumerate(tree_flatten(outputs)[0]):
+        if isinstance(output, ReplayTensor) and any(output is item for item in flat):
+            if any(output is item for item in written) or output._slot == -1:
+                _remember(output, node, slot, output._writes)
+            return outputs
+    return wrap_outputs(outputs, node, flat)
+
+
+def _remember(
+    tensor: Tensor, node: Node | Source, slot: int, writes: list[Node]
+) -> "ReplayTensor":
+    if not isinstance(tensor, ReplayTensor):
+        raise TypeError(f"expected a ReplayTensor, got {type(tensor).__name__}")
+    tensor._node = node
+    tensor._slot = slot
+    tensor._writes = writes
+    tensor._had_grad = tensor.requires_grad
+    return tensor
+
+
+def _written_plain_tensor(func: Callable[..., Any], flat: list[Any]) -> Tensor | None:
+    """Return the tensor without a history that ``func`` is about to write to."""
+    name = getattr(func, "__name__", "")
+    in_place = name in _IN_PLACE_OPERATORS or (
+        name.endswith("_") and not name.endswith("__")
+    )
+    first = flat[0] if flat else None
+    if in_place and isinstance(first, Tensor) and not isinstance(first, ReplayTensor):
+        return first
+    return None
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _storage(tensor: Tensor) -> int:
+    if tensor.layout is not torch.strided:
+        return id(tensor)  # sparse tensors have no views that could be written to
+    return tensor.untyped_storage().data_ptr()
