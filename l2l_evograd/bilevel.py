@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from l2l_evograd.adaptation import default_generator, make_update
 from l2l_evograd.estimators import (
     Estimator,
+    EvoGrad,
     Exact,
     check_choice,
     check_positive,
@@ -31,7 +32,7 @@ from l2l_evograd.posed import DictProblem, Loss, ModuleProblem
 from l2l_evograd.program import LostHistory, Program, reaches
 from l2l_evograd.recording import ModuleCall, Wrapper
 from l2l_evograd.replay import ReplayTensor, plain
-from l2l_evograd.updates import Evolution, Wanted
+from l2l_evograd.updates import Evolution, Update, Wanted
 
 
 class Hypergradient(NamedTuple):
@@ -210,7 +211,7 @@ def bilevel_step(
             population then surrounds the weights after that step, as in the paper's
             code.
         generator: of the perturbations; None: torch's global one, which then advances
-            by one draw.
+            by one draw if there are any.
         allow_unused: accept λ, or weights, that the inner loss does not use.
 
     Returns:
@@ -255,7 +256,7 @@ def bilevel_step(
             inner,
             rule,
             wanted,
-            _seed(generator),
+            _seed(generator, rule),
             allow_unused,
             retain_graph=shared,
             extras=base.extras,
@@ -359,5 +360,7 @@ def _check_apart(optimizer: Optimizer, hyperparameters: Sequence[Tensor]) -> Non
             )
 
 
-def _seed(generator: torch.Generator | None) -> int:
+def _seed(generator: torch.Generator | None, rule: Update) -> int:
+    if not isinstance(rule.estimator, EvoGrad):
+        return 0  # nothing is perturbed, so nothing is drawn
     return draw_seed(torch.default_generator if generator is None else generator)

@@ -160,7 +160,8 @@ def compare(
 
     An estimate of ``update="evolution"`` stands for an inner learning rate of
     η = σ²(K−1)/(Kτ), and is multiplied by lr/η first; what L depends on λ by itself is
-    not multiplied.
+    not multiplied. It is still taken near θ, where the others are taken at θ', so that
+    for a large lr its norm ratio need not be near 1.
 
     Every call sees the random state that was found, hence the same dropout masks; draws
     differ in their perturbations alone. Afterwards the random state, the parameters,
@@ -202,6 +203,8 @@ def compare(
     methods = _resolved(DEFAULT_METHODS if estimators is None else estimators)
     check_count(draws, "draws")
     check_count(repeats, "repeats")
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise TypeError(f"expected seed to be a whole number, got {seed!r}")
     trial = Trial(problem, _checked_deltas(deltas), draws, seed, repeats, memory)
     reference = trial.reference(allow_unused)
     records = tuple(

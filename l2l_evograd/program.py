@@ -23,6 +23,7 @@ from l2l_evograd.replay import (
     ReplayTensor,
     Scratch,
     Source,
+    leaf_of,
     plain,
 )
 
@@ -92,6 +93,7 @@ class Program:
         self.inputs: list[Tensor] = []
         self.used: set[int] = set()
         self._input_positions: dict[int, int] = {}
+        reading = leaf_of(target)
         nodes = _ancestors(target)
         self._live = self._dependent(nodes)
         self._order = {
@@ -101,9 +103,6 @@ class Program:
         self._instructions = [
             self._instruction(node) for node in nodes if id(node) in self._live
         ]
-        reading = Read(
-            target._node, target._slot, tuple(target._writes), target, target._version
-        )
         self._target = self._operand(reading)
         self._note_last_reads()
 

@@ -123,6 +123,7 @@ class Unrolled:
                 loss = check_loss(self.inner_loss(view), "the inner loss")
                 _check_depends(loss)
                 stepper.step(loss, grad_callback=_checked)
+                _renew_buffers(view)
             outer = check_loss(self.outer_loss(view), "the outer loss")
             return self._gradient(outer, allow_unused)
 
@@ -244,6 +245,19 @@ def twice_differentiable(model: nn.Module) -> Iterator[None]:
         yield
 
 
+def _renew_buffers(view: nn.Module) -> None:
+    """Give the view copies of its buffers.
+
+    Batch normalisation in eval mode saves its running statistics for the backward
+    pass, and in training mode writes to them without autograd noticing. Statistics
+    that one loss saved must not be the ones that the next writes to.
+    """
+    for child in view.modules():
+        for name, buffer in child._buffers.items():
+            if buffer is not None:
+                child._buffers[name] = buffer.clone()
+
+
 def import_higher() -> Any:
     """Return the module ``higher``.
 
@@ -252,8 +266,10 @@ def import_higher() -> Any:
     """
     try:
         with warnings.catch_warnings():
-            # higher 0.2.1 compares with "is 1", which Python warns of once.
+            # higher 0.2.1 has "is 1" and "\\ " in its source, which Python warns of
+            # when it compiles the files, each release under another category.
             warnings.simplefilter("ignore", SyntaxWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module("higher")
     except ImportError as error:
         raise ImportError(

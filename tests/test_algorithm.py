@@ -1,0 +1,602 @@
+import copy
+import pickle
+
+import learn2learn as l2l
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from l2l_evograd import EvoGrad, EvoGradMetaOptimizer, Exact, Guided
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def network(activation=nn.Tanh, norm=True):
+    torch.manual_seed(0)
+    layers = [nn.Linear(4, 8), activation(), nn.Linear(8, 3)]
+    if norm:
+        layers.insert(1, nn.BatchNorm1d(8))
+    return nn.Sequential(*layers)
+
+
+def batch(seed, size=10):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, 4, generator=generator)
+    return x, torch.randint(3, (size,), generator=generator)
+
+
+def meta_gradient(meta, steps, adapt=None):
+    x, y = batch(1)
+    xq, yq = batch(2)
+    learner = meta.clone()
+    for _ in range(steps):
+        if adapt is None:
+            learner.adapt(F.cross_entropy(learner(x), y))
+        else:
+            adapt(learner, x, y)
+    loss = F.cross_entropy(learner(xq), yq)
+    loss.backward()
+    grads = [p.grad.clone() for p in meta.module.parameters()]
+    return loss.item(), grads
+
+
+def assert_close(first, second, rtol=1e-8):
+    assert first[0] == pytest.approx(second[0], rel=rtol)
+    for a, b in zip(first[1], second[1], strict=True):
+        assert torch.allclose(a, b, rtol=rtol, atol=1e-14)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_the_meta_gradient_equals_that_of_learn2learns_maml(
+    steps, first_order, activation
+):
+    ours = EvoGradMetaOptimizer(network(activation), lr=0.1, first_order=first_order)
+    theirs = l2l.algorithms.MAML(network(activation), lr=0.1, first_order=first_order)
+    assert_close(meta_gradient(ours, steps), meta_gradient(theirs, steps))
+
+
+def test_a_callable_gives_what_the_loss_tensor_gives():
+    tensor = meta_gradient(EvoGradMetaOptimizer(network(), lr=0.1), 3)
+
+    def adapt(learner, x, y):
+        learner.adapt(lambda net: F.cross_entropy(net(x), y))
+
+    assert_close(tensor, meta_gradient(EvoGradMetaOptimizer(network(), 0.1), 3, adapt))
+
+
+def fast_adapt(batch, learner, loss, adaptation_steps, shots, ways):
+    """The loop of learn2learn's examples: alternate samples, masks of numpy."""
+    data, labels = batch
+    adaptation_indices = np.zeros(data.size(0), dtype=bool)
+    adaptation_indices[np.arange(shots * ways) * 2] = True
+    evaluation_indices = torch.from_numpy(~adaptation_indices)
+    adaptation_indices = torch.from_numpy(adaptation_indices)
+    adaptation_data, adaptation_labels = (
+        data[adaptation_indices],
+        labels[adaptation_indices],
+    )
+    evaluation_data, evaluation_labels = (
+        data[evaluation_indices],
+        labels[evaluation_indices],
+    )
+    for _ in range(adaptation_steps):
+        train_error = loss(learner(adaptation_data), adaptation_labels)
+        train_error /= len(adaptation_data)
+        learner.adapt(train_error)
+    predictions = learner(evaluation_data)
+    valid_error = loss(predictions, evaluation_labels)
+    valid_error /= len(evaluation_data)
+    hits = (predictions.argmax(dim=1) == evaluation_labels).sum().float()
+    return valid_error, hits / len(evaluation_labels)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_an_unmodified_learn2learn_loop_trains_to_the_same_numbers(first_order):
+    def train(algorithm):
+        maml = algorithm(network(), lr=0.5, first_order=first_order)
+        opt = torch.optim.Adam(maml.parameters(), 0.01)
+        loss = nn.CrossEntropyLoss(reduction="mean")
+        curve = []
+        for iteration in range(3):
+            opt.zero_grad()
+            for task in range(2):
+                learner = maml.clone()
+                error, accuracy = fast_adapt(
+                    batch(10 * iteration + task, 12), learner, loss, 2, 2, 3
+                )
+                error.backward()
+                curve.append((error.item(), accuracy.item()))
+            for p in maml.parameters():
+                p.grad.data.mul_(1.0 / 2)
+            opt.step()
+        return curve
+
+    ours, theirs = train(EvoGradMetaOptimizer), train(l2l.algorithms.MAML)
+    assert np.allclose(ours, theirs, rtol=1e-8)
+
+
+def states(model, *tensors):
+    return [
+        {k: v.clone() for k, v in model.state_dict().items()},
+        [p.requires_grad for p in model.parameters()],
+        [m.training for m in model.modules()],
+        [len(m._forward_hooks) for m in model.modules()],
+        [sorted(vars(m)) for m in model.modules()],
+        [t.detach().clone() for t in tensors],
+    ]
+
+
+def same(first, second):
+    for a, b in zip(first, second, strict=True):
+        if isinstance(a, dict):
+            assert all(torch.equal(a[k], b[k]) for k in a)
+        elif a and isinstance(a[0], torch.Tensor):
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+        else:
+            assert a == b
+
+
+@pytest.mark.parametrize(
+    ("update", "estimator"),
+    [
+        ("gradient", "exact"),
+        ("gradient", "guided"),
+        ("gradient", "evograd"),
+        ("evolution", None),
+    ],
+)
+def test_nothing_of_the_users_is_touched_except_grad(update, estimator):
+    model = nn.Sequential(network(), nn.Dropout(0.3))
+    model[0][0].weight.requires_grad_(False)
+    calls = []
+    handle = model[0].register_forward_hook(lambda *args: calls.append(1))
+    lam = torch.zeros(10, requires_grad=True)
+    x, y = batch(1)
+    before = states(model, lam)
+    meta = EvoGradMetaOptimizer(
+        model, 0.1, hyperparameters=lam, update=update, estimator=estimator
+    )
+    torch.manual_seed(5)
+    learner = meta.clone()
+    learner.adapt((torch.sigmoid(lam) * F.cross_entropy(learner(x), y)).mean())
+    loss = F.cross_entropy(learner(x), y)
+    random_state = torch.get_rng_state()
+    assert all(p.grad is None for p in [*model.parameters(), lam])
+    loss.backward()
+    same(before, states(model, lam))
+    assert lam.grad is not None
+    assert model[0][0].weight.grad is None
+    assert torch.equal(random_state, torch.get_rng_state())
+    # Two ordinary forward passes draw two dropout masks, and no more was drawn.
+    torch.manual_seed(5)
+    model.train()(x), model(x)
+    assert torch.equal(random_state, torch.get_rng_state())
+    handle.remove()
+
+
+def test_batch_norm_statistics_of_a_learner_are_its_own_and_of_one_pass():
+    model = network()
+    meta = EvoGradMetaOptimizer(model, 0.1, first_order=False)
+    plain = copy.deepcopy(model)
+    x, y = batch(1)
+    learner = meta.clone()
+    learner.adapt(F.cross_entropy(learner(x), y))
+    plain(x)
+    assert torch.equal(learner.module[1].running_mean, plain[1].running_mean)
+    F.cross_entropy(learner(x), y).backward()
+    assert torch.equal(model[1].running_mean, torch.zeros(8))
+    assert int(model[1].num_batches_tracked) == 0
+    assert int(learner.module[1].num_batches_tracked) == 2
+
+
+@pytest.mark.parametrize(
+    "estimator", ["exact", Guided(h=1e-4), Guided(1e-4, "forward")]
+)
+@pytest.mark.parametrize("where", ["inside", "name", "outside", "computed"])
+def test_hyperparameters_are_found_wherever_they_are(where, estimator):
+    model = network()
+    x, y = batch(1)
+    xq, yq = batch(2)
+    lam = torch.zeros(10, requires_grad=True)
+    named = {"inside": [model[1]], "name": ["1"]}.get(where, [lam])
+
+    def loss(net):
+        losses = F.cross_entropy(net(x), y, reduction="none")
+        if where == "outside":
+            losses = torch.sigmoid(lam) * losses
+        elif where == "computed":
+            losses = weights * losses
+        return losses.mean()
+
+    def gradients(estimator):
+        meta = EvoGradMetaOptimizer(
+            model, 0.1, hyperparameters=named, estimator=estimator
+        )
+        learner = meta.clone()
+        learner.adapt(loss(learner))
+        query = F.cross_entropy(learner(xq), yq)
+        return torch.autograd.grad(query, meta.hyperparameters)
+
+    weights = torch.sigmoid(lam)
+    got = gradients(estimator)
+    weights = torch.sigmoid(lam)
+    params = dict(model.named_parameters())
+    excluded = {"1.weight", "1.bias"} if where in ("inside", "name") else set()
+
+    def call(values, x):
+        return torch.func.functional_call(model, values, (x,))
+
+    adapted = {n: p for n, p in params.items() if n not in excluded}
+    value = loss(lambda x: call(params, x))
+    grads = torch.autograd.grad(value, list(adapted.values()), create_graph=True)
+    moved = {n: p - 0.1 * g for (n, p), g in zip(adapted.items(), grads, strict=True)}
+    query = F.cross_entropy(call({**params, **moved}, xq), yq)
+    targets = [params[n] for n in sorted(excluded, reverse=True)] or [lam]
+    expected = torch.autograd.grad(query, targets)
+    for a, b in zip(got, expected, strict=True):
+        assert a.shape == b.shape
+        rtol = {"exact": 1e-8}.get(
+            estimator if isinstance(estimator, str) else "", 2e-4
+        )
+        assert float((a - b).norm() / b.norm()) <= rtol
+
+
+def test_named_hyperparameters_are_never_adapted():
+    model = network()
+    meta = EvoGradMetaOptimizer(model, 0.1, hyperparameters=model[1])
+    learner = meta.clone()
+    x, y = batch(1)
+    learner.adapt(F.cross_entropy(learner(x), y))
+    assert learner.module[1].weight is model[1].weight
+    assert not torch.equal(learner.module[0].weight, model[0].weight)
+
+
+def test_naming_hyperparameters_makes_the_initial_weights_first_order():
+    model = network()
+    meta = EvoGradMetaOptimizer(model, 0.1, hyperparameters=model[1])
+    assert meta.first_order is True
+    assert EvoGradMetaOptimizer(model, 0.1).first_order is False
+    meta_gradient(meta, 2)
+    ours = {n: p.grad.clone() for n, p in model.named_parameters()}
+    learner = meta.clone()
+    x, y = batch(1)
+    xq, yq = batch(2)
+    for _ in range(2):
+        learner.adapt(F.cross_entropy(learner(x), y))
+    names = [n for n in ours if not n.startswith("1.")]
+    weights = dict(learner.module.named_parameters())
+    query = F.cross_entropy(learner(xq), yq)
+    plain = torch.autograd.grad(query, [weights[n] for n in names])
+    for name, expected in zip(names, plain, strict=True):
+        assert torch.allclose(ours[name], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_features_of_a_body_outside_get_the_gradient_that_maml_gives_them(first_order):
+    def run(algorithm):
+        torch.manual_seed(0)
+        body, head = nn.Linear(4, 6), nn.Linear(6, 3)
+        meta = algorithm(head, lr=0.1, first_order=first_order)
+        x, y = batch(1)
+        features = torch.tanh(body(x))
+        learner = meta.clone()
+        for _ in range(3):
+            learner.adapt(F.cross_entropy(learner(features[:5]), y[:5]))
+        loss = F.cross_entropy(learner(features[5:]), y[5:])
+        loss.backward()
+        return loss.item(), [p.grad for p in (*body.parameters(), *head.parameters())]
+
+    assert_close(run(EvoGradMetaOptimizer), run(l2l.algorithms.MAML))
+
+
+def test_evolution_gives_the_gradient_of_algorithm_one_to_everything():
+    from naive import algorithm_one
+
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3)
+    lam = torch.randn(10, requires_grad=True)
+    x, y = batch(1)
+    xq, yq = batch(2)
+    estimator = EvoGrad(3, 0.2, 0.1)
+    meta = EvoGradMetaOptimizer(
+        model,
+        0.1,
+        first_order=False,
+        hyperparameters=lam,
+        update="evolution",
+        estimator=estimator,
+        generator=torch.Generator().manual_seed(3),
+    )
+
+    def inner(theta, lam):
+        logits = F.linear(x, theta[0], theta[1])
+        losses = F.cross_entropy(logits, y, reduction="none")
+        return (torch.sigmoid(lam) * losses).mean()
+
+    learner = meta.clone()
+    losses = F.cross_entropy(learner(x), y, reduction="none")
+    learner.adapt((torch.sigmoid(lam) * losses).mean())
+    F.cross_entropy(learner(xq), yq).backward()
+    from l2l_evograd.perturbations import draw_seed
+
+    theta = list(model.parameters())
+    noise = estimator.perturbations(theta, draw_seed(torch.Generator().manual_seed(3)))
+    expected, expected_theta, merged = algorithm_one(
+        inner,
+        lambda theta: F.cross_entropy(F.linear(xq, theta[0], theta[1]), yq),
+        theta,
+        lam,
+        [noise.draw(k) for k in range(3)],
+        0.1,
+    )
+    assert torch.allclose(lam.grad, expected, rtol=1e-10, atol=1e-14)
+    for got, want in zip(learner.module.parameters(), merged, strict=True):
+        assert torch.allclose(got, want, rtol=1e-10)
+    for parameter, want in zip(theta, expected_theta, strict=True):
+        assert torch.allclose(parameter.grad, want, rtol=1e-10, atol=1e-14)
+
+
+def test_parameters_state_dict_and_attributes_are_those_of_maml():
+    model = network()
+    model.note = "mine"
+    ours = EvoGradMetaOptimizer(model, lr=0.1)
+    theirs = l2l.algorithms.MAML(network(), lr=0.1)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert [n for n, _ in ours.named_parameters()] == [
+        n for n, _ in theirs.named_parameters()
+    ]
+    assert all(
+        a is b for a, b in zip(ours.parameters(), model.parameters(), strict=True)
+    )
+    assert ours.note == "mine"
+    assert ours.clone().note == "mine"
+    assert ours.lr == 0.1
+    with pytest.raises(AttributeError, match="'Sequential' object has no attribute"):
+        _ = ours.nothing_of_this_name
+    theirs.load_state_dict(ours.state_dict())
+
+
+def test_modes_and_conversions_reach_the_model():
+    meta = EvoGradMetaOptimizer(network().eval(), lr=0.1)
+    assert not meta.training and not meta.clone().training
+    meta.train()
+    assert meta.module[1].training and meta.clone().module[1].training
+    learner = meta.clone()
+    learner.eval()
+    assert not learner.module[1].training and meta.module[1].training
+    meta.to(torch.float32)
+    assert meta.module[0].weight.dtype == torch.float32
+
+
+def test_copies_and_pickles_adapt_as_the_original_does():
+    model = network()
+    outside = torch.zeros((), requires_grad=True)
+    meta = EvoGradMetaOptimizer(
+        model,
+        0.1,
+        hyperparameters=["1", outside],
+        estimator=EvoGrad(4),
+        generator=torch.Generator().manual_seed(3),
+    )
+
+    def run(meta):
+        x, y = batch(1)
+        learner = meta.clone()
+        scale = meta.hyperparameters[-1].exp()
+        learner.adapt(scale * F.cross_entropy(learner(x), y))
+        loss = F.cross_entropy(learner(x), y)
+        return torch.autograd.grad(loss, meta.hyperparameters)
+
+    copied, unpickled = copy.deepcopy(meta), pickle.loads(pickle.dumps(meta))
+    assert copied.hyperparameters[0] is copied.module[1].weight
+    assert copied.hyperparameters[-1] is outside
+    assert unpickled.hyperparameters[0] is unpickled.module[1].weight
+    expected = run(meta)
+    for other in (copied, unpickled):
+        for a, b in zip(run(other), expected, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_a_clone_returns_the_same_class_and_overrides_settings():
+    class Mine(EvoGradMetaOptimizer):
+        pass
+
+    learner = Mine(network(), lr=0.1).clone(first_order=True, allow_unused=True)
+    assert type(learner) is Mine
+    assert learner.first_order is True and learner.allow_unused is True
+
+
+def test_perturbations_follow_the_seed_and_differ_from_step_to_step():
+    def run(seed=None, generator=None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        model = network()
+        torch.manual_seed(seed if seed is not None else 0)
+        meta = EvoGradMetaOptimizer(
+            model, 0.1, update="evolution", first_order=True, generator=generator
+        )
+        x, y = batch(1)
+        results = []
+        for _ in range(2):
+            learner = meta.clone()
+            learner.adapt(F.cross_entropy(learner(x), y))
+            results.append(learner.module[0].weight.detach())
+        return results
+
+    first, again, other = run(1), run(1), run(2)
+    assert torch.equal(torch.stack(first), torch.stack(again))
+    assert not torch.equal(first[0], other[0])
+    assert not torch.equal(first[0], first[1])
+
+
+def test_peak_memory_does_not_grow_with_the_population():
+    # What lives at one time is counted through weak references to the candidates'
+    # activations, which autograd keeps as long as a candidate's graph lives.
+    import weakref
+
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            hidden = torch.tanh(self.layer(x))
+            living.add(hidden)
+            peaks.append(len(living))
+            return hidden
+
+    for update in ("gradient", "evolution"):
+        highest = {}
+        for count in (2, 16):
+            living, peaks = weakref.WeakSet(), []
+            model = Watched()
+            lam = torch.zeros(10, requires_grad=True)
+            meta = EvoGradMetaOptimizer(
+                model,
+                0.1,
+                hyperparameters=lam,
+                update=update,
+                estimator=EvoGrad(count, 0.1),
+            )
+            x, y = batch(1)
+            learner = meta.clone()
+            losses = F.cross_entropy(learner(x), y, reduction="none")
+            learner.adapt((torch.sigmoid(lam) * losses).mean())
+            F.cross_entropy(learner(x), y).backward()
+            highest[count] = max(peaks)
+        assert highest[2] == highest[16]
+
+
+def test_autocast_in_bfloat16_works_and_comes_back_in_backward():
+    torch.set_default_dtype(torch.float32)
+    model = network()
+    lam = torch.zeros(10, requires_grad=True)
+    x, y = batch(1)
+    grads = {}
+    for estimator in (Exact(), Guided(h=0.1)):
+        meta = EvoGradMetaOptimizer(
+            model, 0.1, hyperparameters=lam, estimator=estimator
+        )
+        learner = meta.clone()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            losses = F.cross_entropy(learner(x), y, reduction="none")
+            learner.adapt((torch.sigmoid(lam) * losses).mean())
+            query = F.cross_entropy(learner(x), y)
+        query.backward()
+        assert learner.module[0].weight.dtype == torch.float32
+        grads[type(estimator)] = lam.grad.clone()
+        lam.grad = None
+    # bfloat16 carries 8 bits, so two ways of rounding agree to about a hundredth.
+    cosine = F.cosine_similarity(grads[Exact], grads[Guided], dim=0)
+    assert float(cosine) > 0.98
+
+
+# What gets an error, and what it says.
+
+
+def learner_of(model=None, **kwargs):
+    return EvoGradMetaOptimizer(network() if model is None else model, 0.1, **kwargs)
+
+
+def test_a_model_that_is_no_module_is_refused():
+    with pytest.raises(TypeError, match="model to be a torch.nn.Module, got function"):
+        EvoGradMetaOptimizer(batch, 0.1)
+
+
+@pytest.mark.parametrize("lr", [0, -1.0, float("nan"), float("inf"), None, "0.1"])
+def test_a_learning_rate_that_is_none_is_refused(lr):
+    with pytest.raises(ValueError, match="expected lr to be positive and finite, got"):
+        EvoGradMetaOptimizer(network(), lr)
+
+
+def test_a_model_without_trainable_parameters_is_refused():
+    with pytest.raises(ValueError, match="no trainable parameters to adapt: .* ReLU"):
+        EvoGradMetaOptimizer(nn.ReLU(), 0.1)
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="no trainable parameters to adapt"):
+        EvoGradMetaOptimizer(model, 0.1, hyperparameters=model)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="update to be one of 'gradient', 'evolution'"):
+        learner_of(update="newton")
+    with pytest.raises(ValueError, match="estimator to be one of 'evograd', 'guided'"):
+        learner_of(estimator="magic")
+    with pytest.raises(
+        ValueError, match="submodule of the model, got 'fwt'; the model"
+    ):
+        learner_of(hyperparameters="fwt")
+    with pytest.raises(TypeError, match="generator to be a torch.Generator, got int"):
+        learner_of(generator=3)
+
+
+def test_hyperparameters_of_another_kind_are_refused():
+    with pytest.raises(TypeError, match="tensors, modules or names, got int"):
+        learner_of(hyperparameters=3)
+    with pytest.raises(TypeError, match="names, got an item of type float"):
+        learner_of(hyperparameters=[0.1])
+    with pytest.raises(ValueError, match="at least one hyperparameter, got an empty"):
+        learner_of(hyperparameters=[])
+    with pytest.raises(ValueError, match=r"require grad, got one of shape \(2,\)"):
+        learner_of(hyperparameters=torch.zeros(2))
+
+
+def test_a_hyperparameter_that_the_inner_loss_does_not_reach_is_named():
+    lam = torch.zeros(3, requires_grad=True)
+    x, y = batch(1)
+    learner = learner_of(hyperparameters=["1.weight", lam]).clone()
+    message = r"does not depend on 1 of the 2 hyperparameters: hyperparameter 1 \(3,\)"
+    with pytest.raises(ValueError, match=message):
+        learner.adapt(F.cross_entropy(learner(x), y))
+    learner.adapt(F.cross_entropy(learner(x), y), allow_unused=True)
+    F.cross_entropy(learner(x), y).backward()
+    assert lam.grad is None
+
+
+def test_a_loss_that_is_no_finite_scalar_is_refused():
+    x, y = batch(1)
+    learner = learner_of().clone()
+    with pytest.raises(ValueError, match=r"a scalar, got a tensor of shape \(10,\)"):
+        learner.adapt(F.cross_entropy(learner(x), y, reduction="none"))
+    with pytest.raises(ValueError, match="inner loss to be finite, got inf"):
+        learner.adapt(F.cross_entropy(learner(x), y) / 0.0)
+    with pytest.raises(TypeError, match="a scalar tensor, got float"):
+        learner.adapt(0.5)
+    with pytest.raises(TypeError, match="a scalar tensor, got float"):
+        learner.adapt(lambda net: 0.5)
+
+
+def test_a_loss_without_a_history_or_without_gradients_is_refused():
+    x, y = batch(1)
+    learner = learner_of().clone()
+    loss = F.cross_entropy(learner(x), y)
+    with pytest.raises(TypeError, match="ordinary tensor. .* pass a callable instead"):
+        learner.adapt(torch.tensor(loss.item(), requires_grad=True))
+    with torch.no_grad():
+        silent = F.cross_entropy(learner(x), y)
+    with pytest.raises(ValueError, match="does not require grad: .* torch.no_grad"):
+        learner.adapt(silent)
+    learner.adapt(loss)
+    with pytest.raises(ValueError, match="does not depend on the learner's present"):
+        learner.adapt(loss)
+
+
+def test_adapting_the_original_is_refused():
+    meta = learner_of()
+    with pytest.raises(TypeError, match=r"call learner = meta.clone\(\) first"):
+        meta.adapt(torch.zeros(()))
+
+
+def test_unused_parameters_are_named_unless_allowed():
+    model = nn.ModuleDict({"used": nn.Linear(4, 3), "spare": nn.Linear(2, 2)})
+    x, y = batch(1)
+    learner = learner_of(model).clone()
+    with pytest.raises(ValueError, match="does not use 2 of the 4 .*: spare.weight"):
+        learner.adapt(F.cross_entropy(learner.module["used"](x), y))
+    learner = learner_of(model, allow_unused=True).clone()
+    learner.adapt(F.cross_entropy(learner.module["used"](x), y))
+    assert torch.equal(learner.module["spare"].weight, model["spare"].weight)
