@@ -13,6 +13,7 @@ from torch import Tensor
 
 from l2l_evograd.estimators import resolve_estimator
 from l2l_evograd.losses import InnerLoss, check_loss
+from l2l_evograd.program import reaches
 from l2l_evograd.updates import Evolution, Gradient, Update, Wanted, connected
 
 
@@ -93,7 +94,7 @@ def advance(
     found: list[Tensor | None] = []
     if isinstance(update, Gradient):
         governed = [loss.inputs[p] for p in wanted.hyperparameters]
-        if not update.uses_input_gradients:
+        if not update.uses_input_gradients or not _independent(governed, params):
             governed = []
         found = _gradients(value, [*params, *governed, *extras], retain_graph)
         gradients = _filled(found[: len(params)], params, names, allow_unused)
@@ -107,6 +108,17 @@ def advance(
         step = update.step(loss, params, gradients, wanted, seed, known)
     after = connected(step, params, loss.inputs)
     return Advance(after, gradients, found[len(found) - len(extras) :])
+
+
+def _independent(inputs: Sequence[Tensor], params: Sequence[Tensor]) -> bool:
+    """Say whether total derivatives with respect to the inputs are partial ones.
+
+    They are not where one input was computed from another, or where the weights were,
+    as after an earlier step.
+    """
+    others = [[t for t in inputs if t is not tensor] for tensor in inputs]
+    between = any(any(reaches(t, o)) for t, o in zip(inputs, others, strict=True))
+    return not between and not any(any(reaches(param, inputs)) for param in params)
 
 
 def _gradients(

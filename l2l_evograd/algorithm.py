@@ -189,10 +189,13 @@ class EvoGradMetaOptimizer(Wrapper):
             )
         first_order = self.first_order if first_order is None else first_order
         allow_unused = self.allow_unused if allow_unused is None else allow_unused
+        hold = self.update == "gradient"
         if callable(loss) and not isinstance(loss, Tensor):
-            value, inner = recording.inner_loss_of(loss, self, self.hyperparameters)
+            value, inner = recording.inner_loss_of(
+                loss, self, self.hyperparameters, hold
+            )
         else:
-            value, inner = check_loss(loss), recording.inner_loss(loss)
+            value, inner = check_loss(loss), recording.inner_loss(loss, hold)
         with torch._C.DisableTorchFunctionSubclass():
             wanted, reached = assign_roles(inner, self.hyperparameters, first_order)
             self._check_reached(reached, allow_unused)

@@ -30,9 +30,9 @@ from l2l_evograd.losses import check_loss, gradient
 from l2l_evograd.perturbations import draw_seed
 from l2l_evograd.posed import DictProblem, Loss, ModuleProblem
 from l2l_evograd.program import LostHistory, Program, reaches
-from l2l_evograd.recording import ModuleCall, Wrapper
+from l2l_evograd.recording import ModuleCall
 from l2l_evograd.replay import ReplayTensor, plain
-from l2l_evograd.updates import Evolution, Update, Wanted
+from l2l_evograd.updates import Evolution, Gradient, Update, Wanted
 
 
 class Hypergradient(NamedTuple):
@@ -121,7 +121,7 @@ def hypergradient(
     reached = [False] * len(problem.hyperparameters)
     with torch.enable_grad():
         for position, loss in enumerate(losses):
-            value, inner = problem.inner(loss)
+            value, inner = problem.inner(loss, isinstance(rule, Gradient))
             wanted, hits = assign_roles(inner, problem.hyperparameters, first_order)
             reached = [a or b for a, b in zip(reached, hits, strict=True)]
             # The curvature of the first step would lead to the initial weights only.
@@ -241,7 +241,7 @@ def bilevel_step(
     _check_apart(base_optimizer, problem.hyperparameters)
     with torch.enable_grad():
         base = _BaseStep(base_optimizer, model, problem, inner_loss)
-        value, inner = problem.inner(inner_loss)
+        value, inner = problem.inner(inner_loss, isinstance(rule, Gradient))
         check_loss(value)
         wanted, reached = assign_roles(inner, problem.hyperparameters, True)
         if not allow_unused:
@@ -327,7 +327,7 @@ class _BaseStep:
             with torch._C.DisableTorchFunctionSubclass():
                 return self._shared(self._hyperparameters, self._shared.inputs)
         with self._moment.circumstances.again():
-            return self._inner_loss(Wrapper(self._moment.module()))
+            return self._inner_loss(self._moment.module())
 
     def differentiate(self, value: Tensor) -> None:
         """Put ∂value/∂θ into ``.grad``."""

@@ -4,6 +4,7 @@ Both answer the same questions: the inner loss now and as a function, one step, 
 outer loss at the new weights.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.adaptation import Advance, advance
+from l2l_evograd.detached import DetachedValues, HeldDetached
 from l2l_evograd.functional import Circumstances, copy_structure
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
@@ -20,7 +22,7 @@ from l2l_evograd.hyperparameters import (
 )
 from l2l_evograd.losses import InnerLoss, check_loss
 from l2l_evograd.program import reaches
-from l2l_evograd.recording import RecordedView, Recording, Wrapper
+from l2l_evograd.recording import RecordedView, Recording
 from l2l_evograd.updates import Update, Wanted
 
 Loss = Callable[..., Tensor]
@@ -50,9 +52,11 @@ class ModuleProblem:
         """The present weights."""
         return self.recording.values
 
-    def inner(self, loss: Loss) -> tuple[Tensor, InnerLoss]:
+    def inner(self, loss: Loss, hold_detached: bool) -> tuple[Tensor, InnerLoss]:
         """Return the inner loss now, and as a function."""
-        return self.recording.inner_loss_of(loss, self.view, self.hyperparameters)
+        return self.recording.inner_loss_of(
+            loss, self.view, self.hyperparameters, hold_detached
+        )
 
     def advance(
         self,
@@ -87,7 +91,7 @@ class ModuleProblem:
         module = self.recording.module
         exchanged = dict(zip(map(id, self.recording.tracked), self.values, strict=True))
         exchanged |= {id(b): b.detach().clone() for b in module.buffers()}
-        return loss(Wrapper(copy_structure(module, exchanged)))
+        return loss(copy_structure(module, exchanged))
 
     def structured(self, tensors: list[Tensor]) -> Any:
         """Return one tensor for each of λ in the structure in which λ was given."""
@@ -118,7 +122,7 @@ class DictProblem:
         self.hyperparameters = [t.detach().requires_grad_() for t in originals]
         self.names = [f"hyperparameter {i}" for i in range(len(originals))]
 
-    def inner(self, loss: Loss) -> tuple[Tensor, InnerLoss]:
+    def inner(self, loss: Loss, hold_detached: bool) -> tuple[Tensor, InnerLoss]:
         """Return the inner loss now, and as a function."""
         circumstances = Circumstances.now(t.device for t in self.values)
 
@@ -127,10 +131,13 @@ class DictProblem:
             return loss(named, self.structured(list(leaves)))
 
         def again(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> Tensor:
-            with circumstances.again():
+            held = HeldDetached(detached.values) if hold_detached else none
+            with circumstances.again(), held:
                 return call(weights, leaves)
 
-        value = check_loss(call(self.values, self.hyperparameters))
+        none = contextlib.nullcontext()
+        with DetachedValues() as detached:
+            value = check_loss(call(self.values, self.hyperparameters))
         hits = reaches(value, self.hyperparameters)
         used = [p for p, hit in enumerate(hits) if hit]
         everything = list(self.hyperparameters)

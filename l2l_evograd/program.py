@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
+from l2l_evograd.detached import DETACHING
 from l2l_evograd.functional import Circumstances, preserved_random_state
 from l2l_evograd.replay import (
     Constant,
@@ -72,6 +73,8 @@ class Program:
         owner: whose weights are variables; the i-th weight is variable i.
         tensors: ``id(tensor)`` -> variable position, for variables that are ordinary
             tensors, such as hyperparameters.
+        hold_detached: keep what ``.detach()`` or ``torch.no_grad()`` cut off at the
+            value that it had when it was recorded.
 
     Attributes:
         inputs: the tensors that the program depends on besides its variables and that
@@ -87,8 +90,10 @@ class Program:
         target: ReplayTensor,
         owner: object = None,
         tensors: Mapping[int, int] | None = None,
+        hold_detached: bool = False,
     ) -> None:
         self._owner = owner
+        self._hold_detached = hold_detached
         self._tensors = tensors or {}
         self.inputs: list[Tensor] = []
         self.used: set[int] = set()
@@ -146,7 +151,10 @@ class Program:
 
     def calls(self, kind: type) -> bool:
         """Say whether the program calls a function of this type."""
-        return any(isinstance(i.function, kind) for i in self._instructions)
+        return any(
+            isinstance(getattr(i.function, "__self__", i.function), kind)
+            for i in self._instructions
+        )
 
     def _dependent(self, nodes: Sequence[Node]) -> set[int]:
         """Return the ids of the nodes that have to run again."""
@@ -168,6 +176,8 @@ class Program:
             return id(leaf.value) in self._tensors
         if not isinstance(leaf, Read):
             return False
+        if self._held(leaf):
+            return False
         if isinstance(leaf.node, Source):
             return leaf.node.owner is self._owner
         # A tensor written to since it was read has no value to stand in for it.
@@ -181,7 +191,10 @@ class Program:
         if node.lost is not None:
             raise LostHistory(node.lost)
         leaves = [self._operand(leaf) for leaf in node.leaves]
-        return _Instruction(node.function, leaves, node.spec, node.circumstances)
+        function = node.function
+        if self._hold_detached:
+            function = getattr(function, "with_held", function)
+        return _Instruction(function, leaves, node.spec, node.circumstances)
 
     def _operand(self, leaf: Any) -> Any:
         if isinstance(leaf, Constant):
@@ -193,7 +206,7 @@ class Program:
         node = leaf.node
         if isinstance(node, Source) and node.owner is self._owner:
             return self._variable(node.position)
-        if id(node) in self._order:
+        if id(node) in self._order and not self._held(leaf):
             return _Result(self._order[id(node)], leaf.slot)
         if leaf.value is None:
             raise LostHistory("it was written to in place")
@@ -201,6 +214,15 @@ class Program:
         if leaf.value.requires_grad:
             return self._input(leaf.value)
         return Constant(plain(leaf.value), leaf.version)
+
+    def _held(self, leaf: Read) -> bool:
+        """Say whether an argument counts as a constant at its present value."""
+        node = leaf.node
+        if not self._hold_detached or leaf.value is None or isinstance(node, Source):
+            return False
+        return not leaf.effects and (
+            node.function in DETACHING or not node.circumstances.grad
+        )
 
     def _variable(self, position: int) -> _Variable:
         self.used.add(position)

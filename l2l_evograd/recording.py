@@ -6,6 +6,7 @@ weights. :class:`Wrapper` is how callers hold such a module: it passes on calls 
 attributes.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from l2l_evograd.detached import DetachedValues, HeldDetached
 from l2l_evograd.functional import Circumstances, copy_structure
 from l2l_evograd.losses import InnerLoss
 from l2l_evograd.program import LostHistory, Program, reaches
@@ -21,6 +23,8 @@ from l2l_evograd.replay import (
     ReplayTensor,
     Scratch,
     leaf_of,
+    plain,
+    snapshot,
     source,
     wrap_outputs,
 )
@@ -48,24 +52,36 @@ class Wrapper(nn.Module):
         return self.module(*args, **kwargs)
 
 
-class RecordedView(Wrapper):
+class View(Wrapper):
+    """A wrapper that hands on what is set on it, as the module itself would take it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of the wrapped module."""
+        modules = self.__dict__.get("_modules", {})
+        if "module" in modules and name not in self.__dict__:
+            setattr(self.module, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+class RecordedView(View):
     """What a loss function is given: the recorded module."""
 
     def __init__(self, recording: "Recording") -> None:
+        self.__dict__["_recording"] = recording
         super().__init__(recording.module)
-        self._recording = recording
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module and remember the call."""
         return self._recording.call(*args, **kwargs)
 
 
-class Candidate(Wrapper):
+class Candidate(View):
     """The module at other weights, with stand-ins for tensors that come in."""
 
     def __init__(self, module: nn.Module, stand_ins: dict[int, Tensor]) -> None:
+        self.__dict__["_stand_ins"] = stand_ins
         super().__init__(module)
-        self._stand_ins = stand_ins
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module with the stand-ins."""
@@ -138,15 +154,21 @@ class Recording:
             buffers = {id(buffer) for buffer in self.module.buffers()}
             for position, item in enumerate(flat[: len(tensors)]):
                 if id(item) in buffers:
-                    leaves[position] = Scratch(item.detach().clone())
+                    leaves[position] = Scratch(snapshot(item))
             function = ModuleCall(self.module, tensors)
             circumstances = Circumstances.now(t.device for t in [*tensors, *given])
             node = Node(function, leaves, spec, circumstances)
-            outputs = self.module(*args, **kwargs)
+            with DetachedValues() as detached:
+                outputs = self.module(*args, **kwargs)
+            function.detached = detached.values
             return wrap_outputs(outputs, node, flat)
 
-    def inner_loss(self, loss: Tensor) -> InnerLoss:
+    def inner_loss(self, loss: Tensor, hold_detached: bool) -> InnerLoss:
         """Return ``loss`` as a function of the present weights.
+
+        Args:
+            loss: computed from calls of the module.
+            hold_detached: whether evaluations keep detached tensors as they are now.
 
         Raises:
             LostHistory: if it cannot be computed again.
@@ -155,7 +177,7 @@ class Recording:
         if not isinstance(loss, ReplayTensor):
             raise LostHistory("it is an ordinary tensor")
         with torch._C.DisableTorchFunctionSubclass():
-            program = Program(loss, owner=self._owner)
+            program = Program(loss, owner=self._owner, hold_detached=hold_detached)
             if not program.used:
                 raise ValueError(
                     "the inner loss does not depend on the learner's present weights; "
@@ -173,7 +195,8 @@ class Recording:
         self,
         function: Callable[[Any], Tensor],
         view: nn.Module,
-        outside: Sequence[Tensor] = (),
+        outside: Sequence[Tensor],
+        hold_detached: bool,
     ) -> tuple[Tensor, InnerLoss]:
         """Call ``function(view)``; return its value and the loss as a function.
 
@@ -184,13 +207,15 @@ class Recording:
             function: the inner loss.
             view: what to call it with first; calls :meth:`call`.
             outside: hyperparameters outside the module.
+            hold_detached: as for :meth:`inner_loss`.
         """
         self._seen = {}
         moment = self.moment()
-        value = function(view)
+        with DetachedValues() as detached:
+            value = function(view)
         try:
             if isinstance(value, Tensor):
-                return value, self.inner_loss(value)
+                return value, self.inner_loss(value, hold_detached)
         except LostHistory:
             pass  # the callable itself can be called again
         # Nothing but the autograd graph says what an ordinary tensor depends on.
@@ -205,9 +230,11 @@ class Recording:
                 id(t): s for t, s in zip(inputs[:own], leaves[:own], strict=True)
             }
             candidate = Candidate(moment.module(params, stand_ins), stand_ins)
-            with moment.circumstances.again():
+            held = HeldDetached(map(plain, detached.values)) if hold_detached else none
+            with moment.circumstances.again(), held:
                 return function(candidate)
 
+        none = contextlib.nullcontext()
         # λ outside is captured by the callable, so it has to stand for itself.
         return value, InnerLoss(evaluate, inputs, [*leaves, *outside])
 
@@ -246,9 +273,7 @@ class Moment:
         self._weights = recording.values
         self.others = tensors[len(self._weights) :]
         buffers = {id(buffer) for buffer in recording.module.buffers()}
-        self._buffers = {
-            id(t): t.detach().clone() for t in self.others if id(t) in buffers
-        }
+        self._buffers = {id(t): snapshot(t) for t in self.others if id(t) in buffers}
         self._call = ModuleCall(recording.module, tensors)
         self.circumstances = Circumstances.now(t.device for t in tensors)
 
@@ -280,6 +305,7 @@ class ModuleCall:
     def __init__(self, module: nn.Module, tensors: Sequence[Tensor]) -> None:
         # Placeholders, so that the record does not keep the weights alive.
         self._places = [torch.empty(0) for _ in tensors]
+        self.detached: list[Tensor] = []
         self._frozen = copy_structure(
             module,
             {id(t): place for t, place in zip(tensors, self._places, strict=True)},
@@ -290,6 +316,13 @@ class ModuleCall:
     ) -> Any:
         """Make the call with ``tensors``."""
         return self.module(tensors)(*args, **kwargs)
+
+    def with_held(
+        self, tensors: Sequence[Tensor], args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        """Make the call with detached tensors as they were."""
+        with HeldDetached(self.detached):
+            return self(tensors, args, kwargs)
 
     def module(self, tensors: Sequence[Tensor]) -> nn.Module:
         """Return the module around ``tensors``."""

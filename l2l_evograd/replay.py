@@ -146,6 +146,12 @@ def plain(tensor: Tensor) -> Tensor:
         return tensor.as_subclass(Tensor)
 
 
+def snapshot(tensor: Tensor) -> Tensor:
+    """Return a copy without a graph; not by ``detach``, whose calls are observed."""
+    with torch.no_grad():
+        return tensor.clone()
+
+
 def source(tensor: Tensor, owner: object, position: int) -> ReplayTensor:
     """Return ``tensor`` as weight number ``position`` of ``owner``."""
     with torch._C.DisableTorchFunctionSubclass():
@@ -216,7 +222,7 @@ def _call_and_record(
             leaves[position].value = None
             item._writes.append(node)
         else:
-            leaves[position] = Scratch(item.detach().clone())
+            leaves[position] = Scratch(snapshot(item))
     if target is not None:
         # As with requires_grad, a tensor written to takes part from now on.
         if type(target) is Tensor:
