@@ -1,0 +1,1 @@
+"""Cross-domain few-shot learning: domains, episodes, networks and their training."""

@@ -1,0 +1,100 @@
+"""Encoders that turn images into feature maps."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from l2l_evograd.layers import add_feature_transforms
+
+BACKBONES = ("cnn4", "resnet10")
+
+_SMALL = 64  # images up to this side get a stem that keeps their resolution
+
+
+class Backbone(nn.Module):
+    """An encoder of images.
+
+    Args:
+        layers: images (N, 3, S, S) -> feature maps (N, C, h, w).
+        image_size: S.
+
+    Attributes:
+        out_channels: C.
+        out_size: h = w.
+    """
+
+    def __init__(self, layers: nn.Module, image_size: int) -> None:
+        super().__init__()
+        self.layers = layers
+        channels, size = _shape(layers, image_size)
+        self.out_channels = channels
+        self.out_size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return feature maps, shape (N, out_channels, out_size, out_size)."""
+        return cast(Tensor, self.layers(images))
+
+
+def make_backbone(
+    name: str, image_size: int, feature_transforms: bool = False
+) -> Backbone:
+    """Build an encoder.
+
+    Args:
+        name: ``"cnn4"``, learn2learn's four convolutional blocks of 64 channels, or
+            ``"resnet10"``, torchvision's ResNet with one basic block a stage; images
+            up to 64 pixels get a 3 x 3 stem of stride 1 in place of the 7 x 7 one.
+        image_size: side of the images, in pixels.
+        feature_transforms: whether to add feature-wise transformation layers.
+
+    Raises:
+        ValueError: for an unknown name, or images too small for the encoder.
+    """
+    if name == "cnn4":
+        least, layers = 16, _cnn4()
+    elif name == "resnet10":
+        least, layers = 16, _resnet10(image_size)
+    else:
+        raise ValueError(f"expected a backbone of {', '.join(BACKBONES)}, got {name!r}")
+    if image_size < least:
+        raise ValueError(
+            f"{name} halves the image four times: expected an image size of at least "
+            f"{least}, got {image_size}"
+        )
+    if feature_transforms:
+        add_feature_transforms(layers)
+    return Backbone(layers, image_size)
+
+
+def _cnn4() -> nn.Module:
+    from learn2learn.vision.models.cnn4 import ConvBase
+
+    # The base of CNN4, which leaves feature maps for RelationNet to compare.
+    layers: nn.Module = ConvBase(hidden=64, channels=3, max_pool=True, layers=4)
+    return layers
+
+
+def _resnet10(image_size: int) -> nn.Module:
+    from torchvision.models.resnet import BasicBlock, ResNet
+
+    network = ResNet(BasicBlock, [1, 1, 1, 1])
+    if image_size <= _SMALL:
+        network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
+    return nn.Sequential(
+        *(child for name, child in network.named_children() if name not in _HEAD)
+    )
+
+
+_HEAD = ("avgpool", "fc")
+
+
+def _shape(layers: nn.Module, image_size: int) -> tuple[int, int]:
+    """Return channels and side of the feature maps, found by one pass in eval mode."""
+    before = {module: module.training for module in layers.modules()}
+    layers.eval()
+    with torch.no_grad():
+        maps = layers(torch.zeros(1, 3, image_size, image_size))
+    for module, training in before.items():
+        module.training = training
+    return maps.shape[1], maps.shape[2]

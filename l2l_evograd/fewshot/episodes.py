@@ -1,0 +1,133 @@
+"""Few-shot episodes, drawn by learn2learn's ``MetaDataset`` and ``Taskset``."""
+
+import contextlib
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from learn2learn.data import MetaDataset, Taskset
+from learn2learn.data.transforms import (
+    ConsecutiveLabels,
+    KShots,
+    LoadData,
+    NWays,
+    RemapLabels,
+)
+from torch import Tensor
+
+
+class Labelled(Protocol):
+    """What episodes are drawn from: images or features with labels."""
+
+    labels: list[int]
+
+    def __len__(self) -> int: ...  # noqa: D105
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...  # noqa: D105
+
+
+class Episode(NamedTuple):
+    """A few-shot task.
+
+    Attributes:
+        support_x: (ways · shots, ...).
+        support_y: (ways · shots,), 0 to ways − 1.
+        query_x: (ways · queries, ...).
+        query_y: (ways · queries,), 0 to ways − 1.
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+
+
+class EpisodeSampler:
+    """Draw episodes from a data set.
+
+    Args:
+        dataset: images or features; its labels are read from ``labels``, not by
+            decoding it.
+        ways: classes of an episode.
+        shots: support items of a class.
+        queries: query items of a class.
+
+    Raises:
+        ValueError: if the data set has too few classes, or too few items of one.
+    """
+
+    def __init__(self, dataset: Labelled, ways: int, shots: int, queries: int) -> None:
+        _check_enough(dataset, ways, shots, queries)
+        self.ways, self.shots, self.queries = ways, shots, queries
+        by_label: dict[int, list[int]] = defaultdict(list)
+        for index, label in enumerate(dataset.labels):
+            by_label[label].append(index)
+        meta = MetaDataset(
+            dataset,
+            labels_to_indices=by_label,
+            indices_to_labels=defaultdict(int, enumerate(dataset.labels)),
+        )
+        # Classes first: learn2learn's NWays fails behind other transforms from
+        # Python 3.11 on.
+        transforms: list[Any] = [
+            NWays(meta, ways),
+            KShots(meta, shots + queries),
+            LoadData(meta),
+            RemapLabels(meta),
+            ConsecutiveLabels(meta),
+        ]
+        self._tasks = Taskset(meta, task_transforms=transforms, num_tasks=-1)
+
+    def sample(self, seed: int) -> Episode:
+        """Return the episode that belongs to ``seed``.
+
+        The random states of Python and torch are as before afterwards.
+        """
+        with _seeded(seed):
+            data, labels = self._tasks.sample()
+        each = self.shots + self.queries
+        # ConsecutiveLabels has put the items of a class side by side.
+        by_class = data.view(self.ways, each, *data.shape[1:])
+        named = labels.view(self.ways, each)
+        return Episode(
+            by_class[:, : self.shots].flatten(0, 1),
+            named[:, : self.shots].flatten(),
+            by_class[:, self.shots :].flatten(0, 1),
+            named[:, self.shots :].flatten(),
+        )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    # learn2learn draws from Python's global generator.
+    before, torch_before = random.getstate(), torch.get_rng_state()
+    random.seed(seed)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        torch.set_rng_state(torch_before)
+
+
+def _check_enough(dataset: Labelled, ways: int, shots: int, queries: int) -> None:
+    for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+        if value < 1:
+            raise ValueError(f"expected {name} of at least 1, got {value}")
+    place = getattr(dataset, "name", "the data set")
+    counts = Counter(dataset.labels)
+    if len(counts) < ways:
+        raise ValueError(
+            f"{place} has {len(counts)} classes, too few for {ways} ways: lower the "
+            f"ways to {len(counts)} or add classes"
+        )
+    label, least = min(counts.items(), key=lambda item: item[1])
+    if least < shots + queries:
+        names = getattr(dataset, "label_names", None)
+        raise ValueError(
+            f"class {names[label] if names else label!r} of {place} has {least} "
+            f"images, too few for {shots} shots and {queries} queries: lower them to "
+            f"{least} together or add images"
+        )

@@ -1,0 +1,137 @@
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from l2l_evograd.fewshot.domains import read_domains
+from l2l_evograd.fewshot.filelists import (
+    ImageFiles,
+    find_domains,
+    read_filelist,
+    smallest_side,
+)
+
+ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "cifar-domains.tar.xz"
+
+
+def make_domain(root, name="birds", size=(20, 20), absolute=False):
+    folder = root / name
+    (folder / "images").mkdir(parents=True)
+    for position, split in enumerate(("base", "val", "novel")):
+        names, labels = [], []
+        for label in (2 * position, 2 * position + 1):
+            for copy in range(2):
+                path = folder / "images" / f"{label}-{copy}.png"
+                Image.new("RGB", size, (40 * label, copy, 0)).save(path)
+                names.append(str(path) if absolute else f"images/{path.name}")
+                labels.append(label)
+        content = {
+            "label_names": [f"class {i}" for i in range(6)],
+            "image_names": names,
+            "image_labels": labels,
+        }
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def rewrite(file, **changes):
+    content = json.loads(file.read_text())
+    content.update(changes)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_folder_of_domains_is_read(tmp_path, absolute):
+    make_domain(tmp_path, "birds", absolute=absolute)
+    make_domain(tmp_path, "cars", absolute=absolute)
+    (tmp_path / "notes").mkdir()
+    domains = read_domains(tmp_path, 20)
+    assert list(domains) == ["birds", "cars"]
+    novel = domains["cars"].splits["novel"]
+    assert novel.labels == [4, 4, 5, 5]
+    assert (
+        novel.picture(3).tolist()
+        == torch.tensor([200, 1, 0]).view(3, 1, 1).expand(3, 20, 20).tolist()
+    )
+    image, label = novel[3]
+    assert label == 5
+    assert float(image[0, 0, 0]) == pytest.approx((200 / 255 - 0.485) / 0.229, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(20, 20), (64, 48), (10, 14)])
+def test_images_of_any_size_come_out_at_the_size_asked_for(tmp_path, size):
+    listed = read_filelist(make_domain(tmp_path, size=size) / "base.json")
+    images = ImageFiles(listed, 20)
+    assert images.image(0).shape == (3, 20, 20)
+    assert images.image(0).dtype == torch.uint8
+    assert images.image(0) is images.image(0)
+    assert smallest_side(listed) == min(size)
+
+
+def test_missing_folders_and_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="a folder of domains, found none at"):
+        find_domains(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="found no folder with base.json, val.json"):
+        find_domains(tmp_path)
+    folder = make_domain(tmp_path)
+    (folder / "val.json").unlink()
+    with pytest.raises(FileNotFoundError, match="birds, val.json missing"):
+        find_domains(tmp_path)
+
+
+def test_malformed_lists_are_named(tmp_path):
+    file = make_domain(tmp_path) / "base.json"
+    good = file.read_text()
+
+    def refused(message):
+        with pytest.raises(ValueError, match=message):
+            read_filelist(file)
+
+    file.write_text('{\n"label_names": [1,\n')
+    refused(r"base.json is no JSON: line 3, ")
+    file.write_bytes(b"\xff\xfe\xfa")
+    refused("base.json is no JSON: it is not text in UTF-8")
+    file.write_text("[]")
+    refused("base.json to hold an object with label_names, .* got a list")
+    file.write_text(good)
+    rewrite(file, image_labels=[0, 0, 1])
+    refused("as many image_labels as image_names in .*base.json, got 3 and 4")
+    rewrite(file, image_labels=[0, 0, 1, 6])
+    refused("whole number from 0 to 5, an index into label_names, got 6")
+    rewrite(file, image_labels=[0, 0, 1, True])
+    refused("whole number from 0 to 5, .* got True")
+    rewrite(file, image_labels=[], image_names=[])
+    refused("expected images in .*base.json, got an empty list")
+    rewrite(file, label_names=None)
+    refused("a list under 'label_names' in .*base.json, got none")
+
+
+def test_images_that_do_not_open_are_named_with_their_list(tmp_path):
+    folder = make_domain(tmp_path)
+    base = read_domains(tmp_path, 20)["birds"].splits["base"]
+    (folder / "images" / "0-1.png").unlink()
+    with pytest.raises(ValueError, match=r"0-1.png does not exist; .*base.json"):
+        base[1]
+    (folder / "images" / "1-0.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"1-0.png does not open .*base.json"):
+        base[2]
+    whole = (folder / "images" / "1-1.png").read_bytes()
+    (folder / "images" / "1-1.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"1-1.png does not open .*base.json"):
+        base[3]
+
+
+@pytest.mark.skipif(not ARCHIVE.exists(), reason="the photographs are not here")
+def test_real_photographs_are_read(tmp_path):
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    domains = read_domains(tmp_path, 32)
+    assert list(domains) == ["generic", "mammals", "vehicles_scenes"]
+    sizes = {n: [len(s) for s in d.splits.values()] for n, d in domains.items()}
+    assert sizes["mammals"] == [3000, 1000, 1000]
+    novel = domains["mammals"].splits["novel"]
+    assert novel.picture(0).shape == (3, 32, 32)
+    assert {novel.label_names[label] for label in novel.labels} >= {"camel"}
