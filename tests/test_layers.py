@@ -107,19 +107,13 @@ def count_norms(model):
     return sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: CNN4(5), lambda: ResNet12(5), lambda: WRN28(5)]
-)
-def test_networks_of_learn2learn_get_one_after_every_norm(make):
-    model = make()
+@pytest.mark.parametrize("network", [CNN4, ResNet12, WRN28])
+def test_networks_of_learn2learn_get_one_after_every_norm(network):
+    model = network(5)
     norms = count_norms(model)
     layers, _ = size(add_feature_transforms(model))
     assert layers == norms
-    model.train()
-    side = 28 if norms == 4 else 84
-    if norms == 4:
-        assert model(torch.randn(2, 3, 84, 84)).shape == (2, 5)
-    assert side
+    assert model(torch.randn(2, 3, 84, 84)).shape == (2, 5)
 
 
 def test_when_off_the_network_is_what_it_was_before():
