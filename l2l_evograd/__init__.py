@@ -8,6 +8,12 @@ from l2l_evograd.bilevel import (
     hypergradient,
 )
 from l2l_evograd.estimators import EvoGrad, Exact, Guided
+from l2l_evograd.layers import (
+    FeatureWiseTransform2d,
+    add_feature_transforms,
+    feature_transforms,
+    feature_transforms_switched,
+)
 
 __all__ = [
     "EvoGradMetaOptimizer",
@@ -20,6 +26,11 @@ __all__ = [
     "Hypergradient",
     "bilevel_step",
     "hypergradient",
+    # Feature-wise transformation
+    "FeatureWiseTransform2d",
+    "add_feature_transforms",
+    "feature_transforms",
+    "feature_transforms_switched",
 ]
 
 __version__ = "0.1.0"

@@ -85,6 +85,7 @@ class Comparison:
             ImportError: if ``rich`` is not installed.
         """
         try:
+            from rich import box
             from rich.table import Table
         except ImportError as error:
             raise ImportError(
@@ -92,7 +93,10 @@ class Comparison:
                 "pip install 'l2l-evograd[oracle]', or use to_dicts()"
             ) from error
         plural = "" if self.steps == 1 else "s"
+        # Narrow enough for 80 columns.
         table = Table(
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1),
             title=(
                 f"{self.hyperparameters:,} hyperparameters through {self.steps} inner "
                 f"step{plural} of {self.weights:,} weights, lr = {self.lr:g}"

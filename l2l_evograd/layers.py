@@ -14,6 +14,14 @@ from torch.nn import functional as F
 # softplus(x) = log(1 + exp(100 x)) / 100: close to max(x, 0), as in the released code.
 _SOFTPLUS_BETA = 100.0
 
+# Encoders are recognised by where their blocks are defined, without importing it.
+_TORCHVISION = ("torchvision.models.resnet",)
+_LEARN2LEARN = tuple(
+    f"learn2learn.vision.models.{name}" for name in ("cnn4", "resnet12", "wrn28")
+)
+
+_Norm = nn.BatchNorm2d | nn.SyncBatchNorm | nn.GroupNorm
+
 
 class FeatureWiseTransform2d(nn.Module):
     """Scale and shift feature maps by noise of learned strength.
@@ -102,11 +110,7 @@ def add_feature_transforms(
             "the model has feature-wise transformation layers already: expected a "
             "model without any; build a new one or use feature_transforms(model)"
         )
-    places = [
-        (parent, name, norm)
-        for parent, name, norm in _norms(model)
-        if _takes_transform(model, parent, name)
-    ]
+    places = _places(model)
     if not places:
         raise ValueError(
             f"found no place for a feature-wise transformation in "
@@ -115,7 +119,10 @@ def add_feature_transforms(
             f"the norms of other encoders yourself"
         )
     for parent, name, norm in places:
-        layer = FeatureWiseTransform2d(norm.num_features, init_gamma, init_beta)
+        channels = (
+            norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features
+        )
+        layer = FeatureWiseTransform2d(channels, init_gamma, init_beta)
         if norm.weight is not None:
             layer.to(norm.weight.device, norm.weight.dtype)
         layer.train(norm.training)
@@ -158,35 +165,37 @@ def _noise(theta: Tensor) -> Tensor:
     return torch.randn(theta.shape, dtype=theta.dtype, device=theta.device)
 
 
-def _norms(model: nn.Module) -> list[tuple[nn.Module, str, nn.BatchNorm2d]]:
+def _norms(model: nn.Module) -> list[tuple[nn.Module, str, _Norm]]:
     return [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.BatchNorm2d)
+        if isinstance(child, _Norm)
     ]
 
 
-def _takes_transform(model: nn.Module, parent: nn.Module, name: str) -> bool:
-    """Say whether the norm ``parent.name`` is followed by a transformation."""
-    blocks = [m for m in model.modules() if _is_torchvision_block(m)]
-    if not blocks:
-        return _is_learn2learn(model)
-    if parent in blocks:
-        return name == "bn2"
-    return any(parent is block.downsample for block in blocks)
-
-
-def _is_torchvision_block(module: nn.Module) -> bool:
-    return type(module).__module__ == "torchvision.models.resnet" and hasattr(
-        module, "bn2"
-    )
-
-
-def _is_learn2learn(model: nn.Module) -> bool:
-    names = ("cnn4", "resnet12", "wrn28")
-    return any(
-        type(module).__module__.startswith("learn2learn.vision.models")
-        and type(module).__module__.rsplit(".", 1)[-1] in names
+def _places(model: nn.Module) -> list[tuple[nn.Module, str, _Norm]]:
+    """Return the norms, with their parents, that a transformation belongs behind."""
+    blocks = [
+        m for m in model.modules() if _comes_from(m, _TORCHVISION) and hasattr(m, "bn2")
+    ]
+    if blocks:
+        shortcuts = [block.downsample for block in blocks]
+        return [
+            (parent, name, norm)
+            for parent, name, norm in _norms(model)
+            if (parent in blocks and name == "bn2")
+            or any(parent is shortcut for shortcut in shortcuts)
+        ]
+    inside = {
+        id(part)
         for module in model.modules()
-    )
+        if _comes_from(module, _LEARN2LEARN)
+        for part in module.modules()
+    }
+    return [place for place in _norms(model) if id(place[0]) in inside]
+
+
+def _comes_from(module: nn.Module, sources: tuple[str, ...]) -> bool:
+    """Say whether a module's class, or one that it extends, is defined there."""
+    return any(kind.__module__ in sources for kind in type(module).__mro__)

@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from learn2learn.data import MetaDataset, Taskset
 from learn2learn.data.transforms import (
     ConsecutiveLabels,
@@ -83,7 +82,7 @@ class EpisodeSampler:
     def sample(self, seed: int) -> Episode:
         """Return the episode that belongs to ``seed``.
 
-        The random states of Python and torch are as before afterwards.
+        Python's random state is as before afterwards; torch's is not used.
         """
         with _seeded(seed):
             data, labels = self._tasks.sample()
@@ -102,14 +101,12 @@ class EpisodeSampler:
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     # learn2learn draws from Python's global generator.
-    before, torch_before = random.getstate(), torch.get_rng_state()
+    before = random.getstate()
     random.seed(seed)
-    torch.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(before)
-        torch.set_rng_state(torch_before)
 
 
 def _check_enough(dataset: Labelled, ways: int, shots: int, queries: int) -> None:

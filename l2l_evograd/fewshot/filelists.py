@@ -20,6 +20,14 @@ _SPLITS = ("base", "val", "novel")
 # Larger images are resized to this multiple of the side, then cut, as in the benchmark.
 _MARGIN = 1.15
 
+# What Pillow raises for files that are no image, cut short or larger than it accepts.
+_UNREADABLE = (
+    UnidentifiedImageError,
+    OSError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)
+
 
 class FileList(NamedTuple):
     """What a file list says.
@@ -152,7 +160,7 @@ class ImageFiles:
                 f"the image {path} does not exist; it is listed in "
                 f"{self._listed.source}"
             ) from error
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except _UNREADABLE as error:
             raise ValueError(
                 f"the image {path} does not open ({error}); it is listed in "
                 f"{self._listed.source}"

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 # Glyphs that are told apart in all faces and at any small turn: of those that look
 # alike in two scripts or in two cases only one is here.
 CLASSES: dict[str, list[str]] = {
-    "base": list("ABEFGHJKLMNPRSTUXYZ23478abdeghkmqty&?#@ΓΔΘΛΞΣΨ"),
+    "base": list("ABEFGHJKLMNPRSTUXYZ23478abdeghkmty&?#@ΔΘΞΣΨ"),
     "val": list("CDQ569nrfΦΩ"),
-    "novel": list("VWI£$%§€ЖЯЮЩДЫЭЦβδζωλξ"),
+    "novel": list("VWI£$%§€ЖЯЮЩДЫЭЦβζωλξ¶"),
 }
 
 STYLES = ("print", "outline", "texture", "inverse", "sketch")
@@ -39,6 +39,9 @@ _FACES = (
 
 # Glyphs are drawn at this multiple of the size and reduced, for smooth edges.
 _OVERSAMPLING = 2
+
+# Of the image's side; wider glyphs are drawn smaller, so that they fit when turned.
+_WIDEST = 0.72
 
 Mask = NDArray[np.float32]
 Picture = NDArray[np.float32]
@@ -91,13 +94,13 @@ class GlyphSplit:
         pictures = []
         for glyph in CLASSES[self._split]:
             for _ in self.copies:
-                mask = _mask(glyph, self._size, random, thin=self._style == "sketch")
+                mask = _mask(glyph, self._size, random, self._style)
                 picture = np.clip(draw(mask, random), 0, 1)
                 pictures.append((255 * picture).astype(np.uint8))
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=128)
 def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
     import matplotlib
 
@@ -105,20 +108,30 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / face), size)
 
 
-def _mask(glyph: str, size: int, random: np.random.Generator, thin: bool) -> Mask:
-    """Return how much of each pixel a glyph covers, 0 to 1, shape (size, size)."""
+def _mask(glyph: str, size: int, random: np.random.Generator, style: str) -> Mask:
+    """Return how much of each pixel a glyph covers, 0 to 1, shape (size, size).
+
+    For "outline" that is its contour alone.
+    """
     side = size * _OVERSAMPLING
-    faces = [f for f in _FACES if "Bold" not in f] if thin else list(_FACES)
+    bold = {"outline": (True,), "sketch": (False,)}.get(style, (True, False))
+    faces = [face for face in _FACES if ("Bold" in face) in bold]
     face = faces[random.integers(len(faces))]
     # Sizes in steps, so that few fonts are loaded.
-    points = int(side * (0.62 + 0.06 * random.integers(4)))
-    font = _font(face, points)
+    share = 0.62 + 0.06 * random.integers(4)
+    left, top, right, bottom = _font(face, int(side * share)).getbbox(glyph)
+    if right - left > _WIDEST * side:
+        share *= _WIDEST * side / (right - left)
+    font = _font(face, int(side * share))
     left, top, right, bottom = font.getbbox(glyph)
     canvas = Image.new("L", (side, side))
     room = 0.08 * side
     x = (side - (right - left)) / 2 - left + random.uniform(-room, room)
     y = (side - (bottom - top)) / 2 - top + random.uniform(-room, room)
-    ImageDraw.Draw(canvas).text((x, y), glyph, fill=255, font=font)
+    pen = ImageDraw.Draw(canvas)
+    if style == "outline":
+        pen.text((x, y), glyph, fill=255, font=font, stroke_width=_OVERSAMPLING)
+    pen.text((x, y), glyph, fill=0 if style == "outline" else 255, font=font)
     turned = canvas.rotate(random.uniform(-14, 14), resample=Image.Resampling.BILINEAR)
     reduced = turned.resize((size, size), Image.Resampling.BOX)
     return np.asarray(reduced, dtype=np.float32) / 255
@@ -137,13 +150,9 @@ def _print(mask: Mask, random: np.random.Generator) -> Picture:
 
 def _outline(mask: Mask, random: np.random.Generator) -> Picture:
     """The contour alone, in a dark colour on a pastel one."""
-    image = Image.fromarray((255 * mask).astype(np.uint8))
-    grown = np.asarray(image.filter(ImageFilter.MaxFilter(3)), dtype=np.float32)
-    shrunk = np.asarray(image.filter(ImageFilter.MinFilter(3)), dtype=np.float32)
-    contour = np.clip((grown - shrunk) / 255, 0, 1)
     ink = random.uniform(0.0, 0.4, 3).astype(np.float32)
     paper = random.uniform(0.75, 1.0, 3).astype(np.float32)
-    return _mixed(contour, ink, paper)
+    return _mixed(mask, ink, paper)
 
 
 def _texture(mask: Mask, random: np.random.Generator) -> Picture:
@@ -195,9 +204,9 @@ def _sketch(mask: Mask, random: np.random.Generator) -> Picture:
     near_columns = np.clip(np.rint(moved_columns), 0, limit).astype(int)
     shaken = mask[near_rows, near_columns]
     hatch = ((rows + columns + random.integers(3)) % 3 < 2).astype(np.float32)
-    pencil = shaken * hatch * random.uniform(0.55, 1.0, (size, size))
+    pencil = shaken * hatch * random.uniform(0.7, 1.0, (size, size))
     paper = random.uniform(0.72, 0.9) + random.normal(0, 0.07, (size, size))
-    grey = paper * (1 - 0.75 * pencil)
+    grey = paper * (1 - 0.85 * pencil)
     return np.repeat(grey[..., None], 3, axis=2).astype(np.float32)
 
 

@@ -1,13 +1,15 @@
 """Heads that score queries against the support set, and the model around them."""
 
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2l_evograd.fewshot.backbones import Backbone
-from l2l_evograd.fewshot.episodes import Episode
+
+if TYPE_CHECKING:  # importing it would import learn2learn
+    from l2l_evograd.fewshot.episodes import Episode
 
 HEADS = ("protonet", "relationnet")
 
@@ -107,7 +109,7 @@ class FewShotModel(nn.Module):
         """Return feature maps, shape (N, C, h, w)."""
         return cast(Tensor, self.backbone(images))
 
-    def forward(self, episode: Episode, ways: int) -> Tensor:
+    def forward(self, episode: "Episode", ways: int) -> Tensor:
         """Return the scores of the queries, shape (n_query, ways).
 
         Support and query images pass the encoder as one batch.
@@ -145,7 +147,7 @@ def class_means(features: Tensor, labels: Tensor, ways: int) -> Tensor:
     return means.view(ways, *features.shape[1:])
 
 
-def few_shot_loss(model: nn.Module, episode: Episode, ways: int) -> Tensor:
+def few_shot_loss(model: nn.Module, episode: "Episode", ways: int) -> Tensor:
     """Return the cross-entropy of the queries, a scalar."""
     return F.cross_entropy(model(episode, ways), episode.query_y)
 

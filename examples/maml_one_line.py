@@ -1,0 +1,100 @@
+"""A learn2learn MAML script in which one line is changed.
+
+Shows:   few-shot classification of the built-in glyphs, written for
+         l2l.algorithms.MAML. The one line that changes is the constructor's:
+
+             maml = l2l.algorithms.MAML(model, lr=FAST_LR)
+             maml = EvoGradMetaOptimizer(model, lr=FAST_LR)
+
+         Without named hyperparameters the meta-gradient is MAML's own, so that both
+         give the same figures from one seed. Double precision keeps rounding, which
+         the training amplifies, from pulling them apart.
+Prints:  accuracy in meta-training and, at the end, on meta-test classes, for both.
+Time:    about thirty seconds on one core. Needs the extra `fewshot`.
+
+    python examples/maml_one_line.py --steps 40
+"""
+
+import argparse
+import random
+from collections.abc import Callable
+from typing import Any
+
+import learn2learn as l2l
+import numpy as np
+import torch
+from learn2learn.data import transforms as t
+from torch import Tensor, nn
+
+from l2l_evograd import EvoGradMetaOptimizer
+from l2l_evograd.fewshot.domains import built_in_domains
+
+WAYS, SHOTS, META_BATCH_SIZE, ADAPTATION_STEPS = 5, 5, 2, 2
+FAST_LR, META_LR = 0.3, 0.01
+
+
+def make_tasks(split: str) -> l2l.data.Taskset:
+    """Return tasks over the classes of one split of the domain "print"."""
+    data = l2l.data.MetaDataset(built_in_domains(image_size=20)["print"].splits[split])
+    steps = [t.NWays(data, WAYS), t.KShots(data, 2 * SHOTS), t.LoadData(data)]
+    steps += [t.RemapLabels(data), t.ConsecutiveLabels(data)]
+    return l2l.data.Taskset(data, task_transforms=steps, num_tasks=-1)
+
+
+def fast_adapt(batch: Any, learner: Any, loss: nn.Module) -> tuple[Tensor, float]:
+    """Adapt to every other image of a task, evaluate on the rest."""
+    data, labels = batch[0].double(), batch[1]
+    adaptation_indices = np.zeros(data.size(0), dtype=bool)
+    adaptation_indices[np.arange(SHOTS * WAYS) * 2] = True
+    evaluation_indices = ~adaptation_indices
+    for _ in range(ADAPTATION_STEPS):
+        predictions = learner(data[adaptation_indices])
+        learner.adapt(loss(predictions, labels[adaptation_indices]))
+    predictions = learner(data[evaluation_indices])
+    evaluation_error = loss(predictions, labels[evaluation_indices])
+    right = predictions.argmax(dim=1) == labels[evaluation_indices]
+    return evaluation_error, right.double().mean().item()
+
+
+def train(wrap: Callable[[nn.Module], Any], steps: int) -> tuple[list[float], float]:
+    """Return the accuracy of each meta-training iteration and on meta-test tasks."""
+    random.seed(0)
+    torch.manual_seed(0)
+    training, test = make_tasks("base"), make_tasks("novel")
+    model = l2l.vision.models.CNN4(WAYS, hidden_size=16, embedding_size=16).double()
+    maml = wrap(model)
+    optimizer = torch.optim.Adam(maml.parameters(), META_LR)
+    loss = nn.CrossEntropyLoss()
+    history = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        accuracy = 0.0
+        for _ in range(META_BATCH_SIZE):
+            learner = maml.clone()
+            evaluation_error, hits = fast_adapt(training.sample(), learner, loss)
+            evaluation_error.backward()
+            accuracy += hits / META_BATCH_SIZE
+        for p in maml.parameters():
+            p.grad.data.mul_(1.0 / META_BATCH_SIZE)
+        optimizer.step()
+        history.append(accuracy)
+    unseen = [fast_adapt(test.sample(), maml.clone(), loss)[1] for _ in range(20)]
+    return history, float(np.mean(unseen))
+
+
+def main(steps: int = 40) -> tuple[list[float], float, list[float], float]:
+    """Run the script both ways and print the figures side by side."""
+    theirs, theirs_test = train(lambda m: l2l.algorithms.MAML(m, lr=FAST_LR), steps)
+    ours, ours_test = train(lambda m: EvoGradMetaOptimizer(m, lr=FAST_LR), steps)
+    print(f"{'accuracy':24}{'MAML':>10}{'one line changed':>20}")
+    for first in range(0, steps, 10):
+        left, right = (np.mean(h[first : first + 10]) for h in (theirs, ours))
+        print(f"{f'iterations from {first + 1}':24}{left:10.4f}{right:20.4f}")
+    print(f"{'meta-test':24}{theirs_test:10.4f}{ours_test:20.4f}")
+    return theirs, theirs_test, ours, ours_test
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=int, default=40)
+    main(parser.parse_args().steps)
