@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from l2l_evograd.estimators import resolve_estimator
-from l2l_evograd.losses import InnerLoss, check_loss
+from l2l_evograd.losses import InnerLoss, check_differentiable, check_loss
 from l2l_evograd.program import reaches
 from l2l_evograd.updates import Evolution, Gradient, Update, Wanted, connected
 
@@ -124,12 +124,7 @@ def _independent(inputs: Sequence[Tensor], params: Sequence[Tensor]) -> bool:
 def _gradients(
     value: Tensor, targets: Sequence[Tensor], retain_graph: bool
 ) -> list[Tensor | None]:
-    if not value.requires_grad:
-        raise ValueError(
-            "the inner loss does not require grad: expected a loss computed with "
-            "gradients on; take torch.no_grad(), torch.inference_mode() and .detach() "
-            "away from around it"
-        )
+    check_differentiable(value)
     return list(
         torch.autograd.grad(
             value, targets, allow_unused=True, retain_graph=retain_graph

@@ -88,6 +88,21 @@ def gradient(
     ]
 
 
+def check_differentiable(loss: Tensor) -> Tensor:
+    """Return ``loss`` if it is on an autograd graph.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if not loss.requires_grad:
+        raise ValueError(
+            "the inner loss does not require grad: expected a loss computed with "
+            "gradients on; take torch.no_grad(), torch.inference_mode() and .detach() "
+            "away from around it"
+        )
+    return loss
+
+
 def check_loss(loss: object, name: str = "the inner loss") -> Tensor:
     """Return ``loss`` if it is a finite scalar tensor; say what is wrong otherwise.
 

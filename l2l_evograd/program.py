@@ -15,7 +15,6 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from l2l_evograd.detached import DETACHING
 from l2l_evograd.functional import Circumstances, preserved_random_state
 from l2l_evograd.replay import (
     Constant,
@@ -37,6 +36,11 @@ class _Variable:
 @dataclass(frozen=True, slots=True)
 class _Input:
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class _CopiedInput:
+    position: int  # of an input that the call writes to
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class Program:
         self.used: set[int] = set()
         self._input_positions: dict[int, int] = {}
         reading = leaf_of(target)
-        nodes = _ancestors(target)
+        nodes = self._ancestors(reading)
         self._live = self._dependent(nodes)
         self._order = {
             id(node): position
@@ -125,6 +129,8 @@ class Program:
                 return variables[operand.position]
             if isinstance(operand, _Input):
                 return inputs[operand.position]
+            if isinstance(operand, _CopiedInput):
+                return inputs[operand.position].clone()
             if isinstance(operand, _Result):
                 return results[operand.node][operand.slot]
             if isinstance(operand, Scratch):
@@ -201,6 +207,8 @@ class Program:
             if id(leaf.value) in self._tensors:
                 return self._variable(self._tensors[id(leaf.value)])
             return self._input(leaf.value) if leaf.value.requires_grad else leaf
+        if isinstance(leaf, Scratch) and leaf.value.requires_grad:
+            return _CopiedInput(self._input(leaf.value).position)
         if not isinstance(leaf, Read):
             return leaf
         node = leaf.node
@@ -215,13 +223,34 @@ class Program:
             return self._input(leaf.value)
         return Constant(plain(leaf.value), leaf.version)
 
+    def _ancestors(self, reading: Read) -> list[Node]:
+        """Return the nodes behind a reading, in the order of their recording."""
+        found: dict[int, Node] = {}
+        waiting: list[Node | Source] = [reading.node, *reading.effects]
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, Source) or id(node) in found:
+                continue
+            found[id(node)] = node
+            for leaf in node.leaves:
+                if isinstance(leaf, Read) and not self._held(leaf):
+                    waiting.append(leaf.node)
+                    waiting.extend(leaf.effects)
+        return sorted(found.values(), key=lambda node: node.index)
+
     def _held(self, leaf: Read) -> bool:
-        """Say whether an argument counts as a constant at its present value."""
-        node = leaf.node
-        if not self._hold_detached or leaf.value is None or isinstance(node, Source):
-            return False
-        return not leaf.effects and (
-            node.function in DETACHING or not node.circumstances.grad
+        """Say whether an argument counts as a constant at its present value.
+
+        That is what autograd takes every tensor for that does not require grad. One
+        that was written to since it was read has no present value to be held at.
+        """
+        value = leaf.value
+        return (
+            self._hold_detached
+            and value is not None
+            and not value.requires_grad
+            and value._version == leaf.version
+            and isinstance(leaf.node, Node)
         )
 
     def _variable(self, position: int) -> _Variable:
@@ -246,22 +275,6 @@ class Program:
             last.pop(self._target.node)
         for position, instruction in enumerate(self._instructions):
             instruction.finished = tuple(n for n, p in last.items() if p == position)
-
-
-def _ancestors(target: ReplayTensor) -> list[Node]:
-    """Return all nodes behind ``target`` in the order of their recording."""
-    found: dict[int, Node] = {}
-    waiting: list[Node | Source] = [target._node, *target._writes]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, Source) or id(node) in found:
-            continue
-        found[id(node)] = node
-        for leaf in node.leaves:
-            if isinstance(leaf, Read):
-                waiting.append(leaf.node)
-                waiting.extend(leaf.effects)
-    return sorted(found.values(), key=lambda node: node.index)
 
 
 def _unchanged(value: Tensor, version: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from l2l_evograd.detached import DetachedValues, HeldDetached
 from l2l_evograd.functional import Circumstances, copy_structure
-from l2l_evograd.losses import InnerLoss
+from l2l_evograd.losses import InnerLoss, check_differentiable
 from l2l_evograd.program import LostHistory, Program, reaches
 from l2l_evograd.replay import (
     Node,
@@ -172,10 +172,13 @@ class Recording:
 
         Raises:
             LostHistory: if it cannot be computed again.
-            ValueError: if it does not depend on the present weights.
+            ValueError: if it does not depend on the present weights, or, where
+                detached tensors are held, does not require grad.
         """
         if not isinstance(loss, ReplayTensor):
             raise LostHistory("it is an ordinary tensor")
+        if hold_detached:
+            check_differentiable(loss)
         with torch._C.DisableTorchFunctionSubclass():
             program = Program(loss, owner=self._owner, hold_detached=hold_detached)
             if not program.used:

@@ -11,6 +11,7 @@ list of the operations that wrote to it, and whoever reads the tensor later depe
 those written so far.
 """
 
+import copy
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -120,6 +121,15 @@ class ReplayTensor(Tensor):
                     return value
             return _call_and_record(func, args, kwargs)
 
+    def __repr__(self) -> str:  # type: ignore[override]  # its option is torch's own
+        return repr(plain(self))
+
+    def __format__(self, format_spec: str) -> str:
+        return plain(self).__format__(format_spec)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        return copy.deepcopy(plain(self), memo)
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         return plain(self).__reduce_ex__(protocol)
 
@@ -127,12 +137,10 @@ class ReplayTensor(Tensor):
 _UNRECORDED = frozenset(
     {
         vars(torch._C.TensorBase)["grad"].__get__,
-        Tensor.__deepcopy__,
         Tensor.backward,
         Tensor.item,
         Tensor.tolist,
         Tensor.numpy,
-        Tensor.__repr__,
         Tensor.as_subclass,
     }
 )
@@ -208,14 +216,18 @@ def _call_and_record(
     tensors = [item for item in flat if isinstance(item, Tensor)]
     leaves = [leaf_of(item) for item in flat]
     target = _written_plain_tensor(func, flat)
+    function: Callable[..., Any] = func
     if target is not None:
-        leaves[0] = Scratch(target.clone())
-    node = Node(func, leaves, spec, Circumstances.now(t.device for t in tensors))
+        function, target = _on_base(func, target)
+        tracked = isinstance(target, ReplayTensor)
+        leaves[0] = leaf_of(target) if tracked else Scratch(target.clone())
+    node = Node(function, leaves, spec, Circumstances.now(t.device for t in tensors))
     outputs = func(*args, **kwargs)
     written = [
         (position, item)
         for position, (item, leaf) in enumerate(zip(flat, leaves, strict=True))
         if isinstance(leaf, Read | Constant) and leaf.version != _version(item)
+        if position > 0 or target is None
     ]
     for position, item in written:
         if isinstance(item, ReplayTensor):
@@ -225,14 +237,32 @@ def _call_and_record(
             leaves[position] = Scratch(snapshot(item))
     if target is not None:
         # As with requires_grad, a tensor written to takes part from now on.
-        if type(target) is Tensor:
-            target.__class__ = ReplayTensor
         if isinstance(target, ReplayTensor):
+            leaves[0].value = None
+            target._writes.append(node)
+        elif type(target) is Tensor:
+            target.__class__ = ReplayTensor
             _remember(target, node, -1, [node])
+        flat = [*flat, target]
     if func is Tensor.requires_grad_:
         outputs._had_grad = outputs.requires_grad
         return outputs
     return _settle(outputs, node, flat, [item for _, item in written])
+
+
+def _on_base(
+    func: Callable[..., Any], view: Tensor
+) -> tuple[Callable[..., Any], Tensor]:
+    """Return a write to a view as a write to the whole tensor, and that tensor."""
+    base = view._base
+    if base is None or type(base) not in (Tensor, ReplayTensor):
+        return func, view
+    size, stride, offset = view.size(), view.stride(), view.storage_offset()
+
+    def write(whole: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return func(whole.as_strided(size, stride, offset), *args, **kwargs)
+
+    return write, base
 
 
 def _settle(outputs: Any, node: Node, flat: list[Any], written: list[Any]) -> Any:

@@ -267,7 +267,14 @@ class _Pullback(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-        _ = ctx.saved_tensors  # raises if one was changed in place
+        try:
+            _ = ctx.saved_tensors
+        except RuntimeError as error:  # autograd has noticed another version
+            raise RuntimeError(
+                "weights, hyperparameters or another tensor that the inner loss uses "
+                "were changed in place before backward(); step optimizers after it, "
+                "or clone what is changed"
+            ) from error
         direction = [
             torch.zeros(shape, dtype=dtype, device=device)
             if cotangent is None

@@ -207,7 +207,7 @@ def test_weights_changed_in_place_before_backward_are_noticed():
     after = connected(step, graph, [recipe.lam])
     with torch.no_grad():
         graph[0].add_(1.0)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+    with pytest.raises(RuntimeError, match="were changed in place before backward"):
         recipe.outer(after).backward()
 
 
