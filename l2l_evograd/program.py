@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.graph import Node as Function
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from l2l_evograd.functional import Circumstances, preserved_random_state
@@ -206,7 +207,9 @@ class Program:
         if isinstance(leaf, Constant):
             if id(leaf.value) in self._tensors:
                 return self._variable(self._tensors[id(leaf.value)])
-            return self._input(leaf.value) if leaf.value.requires_grad else leaf
+            if not leaf.value.requires_grad:
+                return leaf
+            return self._input(_unchanged(leaf.value, leaf.version))
         if isinstance(leaf, Scratch) and leaf.value.requires_grad:
             return _CopiedInput(self._input(leaf.value).position)
         if not isinstance(leaf, Read):
@@ -293,21 +296,39 @@ def reaches(tensor: Tensor, targets: Iterable[Tensor]) -> list[bool]:
     Cost: one walk over the graph between them; nothing is computed.
     """
     wanted = list(targets)
-    functions = [target.grad_fn for target in wanted]
-    by_function = {fn: i for i, fn in enumerate(functions) if fn is not None}
-    leaves = {id(t): i for i, t in enumerate(wanted) if t.grad_fn is None}
-    found = [target is tensor for target in wanted]
+    behind = set(_functions_behind(tensor))
+    leaves = {id(variable) for variable in _variables(behind)}
+    return [
+        target is tensor or target.grad_fn in behind or id(target) in leaves
+        for target in wanted
+    ]
+
+
+def leaves_behind(tensor: Tensor, stops: Iterable[Tensor]) -> list[Tensor]:
+    """Return the leaves that ``tensor`` was computed from, not looking past ``stops``.
+
+    Cost: one walk over the graph.
+    """
+    ends = [stop.grad_fn for stop in stops if stop.grad_fn is not None]
+    return _variables(_functions_behind(tensor, ends))
+
+
+def _functions_behind(tensor: Tensor, ends: Sequence[Function] = ()) -> list[Function]:
+    """Return the autograd functions behind a tensor, each once."""
     waiting = [tensor.grad_fn] if tensor.grad_fn is not None else []
-    seen = set(waiting)
+    seen = {*waiting, *ends}
+    found = []
     while waiting:
         function = waiting.pop()
-        if function in by_function:
-            found[by_function[function]] = True
-        variable = getattr(function, "variable", None)
-        if variable is not None and id(variable) in leaves:
-            found[leaves[id(variable)]] = True
+        found.append(function)
         for following, _ in function.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
     return found
+
+
+def _variables(functions: Iterable[Function]) -> list[Tensor]:
+    """Return the leaves among what accumulates gradients."""
+    variables = [getattr(function, "variable", None) for function in functions]
+    return [variable for variable in variables if variable is not None]

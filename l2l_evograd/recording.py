@@ -7,7 +7,7 @@ attributes.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from l2l_evograd.detached import DetachedValues, HeldDetached
 from l2l_evograd.functional import Circumstances, copy_structure
-from l2l_evograd.losses import InnerLoss, check_differentiable
-from l2l_evograd.program import LostHistory, Program, reaches
+from l2l_evograd.losses import InnerLoss, check_differentiable, check_loss
+from l2l_evograd.program import LostHistory, Program, leaves_behind, reaches
 from l2l_evograd.replay import (
     Node,
     ReplayTensor,
@@ -209,37 +209,35 @@ class Recording:
         Args:
             function: the inner loss.
             view: what to call it with first; calls :meth:`call`.
-            outside: hyperparameters outside the module.
+            outside: hyperparameters, which may be no leaves.
             hold_detached: as for :meth:`inner_loss`.
         """
         self._seen = {}
         moment = self.moment()
+        start = _next_sequence_number()
         with DetachedValues() as detached:
             value = function(view)
+        check_loss(value)
         try:
-            if isinstance(value, Tensor):
-                return value, self.inner_loss(value, hold_detached)
+            return value, self.inner_loss(value, hold_detached)
         except LostHistory:
             pass  # the callable itself can be called again
-        # Nothing but the autograd graph says what an ordinary tensor depends on.
-        inside = _reached(value, [t for t in moment.others if t.requires_grad])
-        outside = _reached(value, outside)
-        inputs = [*inside, *self._seen.values(), *outside]
-        own = len(inputs) - len(outside)
-        leaves = [t.detach().requires_grad_() for t in inputs[:own]]
+        # Tensors that were there before are cut off, so that evaluations do not reach
+        # into the caller's graph; leaves stand for themselves.
+        cut = [t for t in (*self._seen.values(), *outside) if _older(t, start)]
+        whole = leaves_behind(value, [*self.values, *cut])
+        inputs = [*cut, *whole]
+        twins = [t.detach().requires_grad_() for t in cut]
 
         def evaluate(params: Sequence[Tensor], leaves: Sequence[Tensor]) -> Tensor:
-            stand_ins = {
-                id(t): s for t, s in zip(inputs[:own], leaves[:own], strict=True)
-            }
-            candidate = Candidate(moment.module(params, stand_ins), stand_ins)
+            stand_ins = {id(t): leaf for t, leaf in zip(cut, leaves, strict=False)}
+            candidate = Candidate(moment.module(params), stand_ins)
             held = HeldDetached(map(plain, detached.values)) if hold_detached else none
             with moment.circumstances.again(), held:
                 return function(candidate)
 
         none = contextlib.nullcontext()
-        # λ outside is captured by the callable, so it has to stand for itself.
-        return value, InnerLoss(evaluate, inputs, [*leaves, *outside])
+        return value, InnerLoss(evaluate, inputs, [*twins, *whole])
 
     def moment(self) -> "Moment":
         """Return the module and the circumstances as they are now."""
@@ -256,11 +254,17 @@ class Recording:
         return [*self.tracked, *others, *self.module.buffers()]
 
 
-def _reached(value: object, tensors: Sequence[Tensor]) -> list[Tensor]:
-    if not isinstance(value, Tensor):
-        return []
-    hits = reaches(value, tensors)
-    return [tensor for tensor, hit in zip(tensors, hits, strict=True) if hit]
+def _older(tensor: Tensor, start: int) -> bool:
+    """Say whether a tensor was computed before autograd's sequence number ``start``."""
+    return tensor.grad_fn is not None and tensor.grad_fn._sequence_nr() < start
+
+
+def _next_sequence_number() -> int:
+    with torch.enable_grad():
+        probe = torch.zeros((), requires_grad=True) + 0
+    if probe.grad_fn is None:
+        raise RuntimeError("autograd records nothing, though it is switched on")
+    return probe.grad_fn._sequence_nr()
 
 
 class Moment:
@@ -280,22 +284,14 @@ class Moment:
         self._call = ModuleCall(recording.module, tensors)
         self.circumstances = Circumstances.now(t.device for t in tensors)
 
-    def module(
-        self,
-        params: Sequence[Tensor] | None = None,
-        stand_ins: Mapping[int, Tensor] | None = None,
-    ) -> nn.Module:
+    def module(self, params: Sequence[Tensor] | None = None) -> nn.Module:
         """Return the module with buffers of its own.
 
         Args:
             params: the weights; None: those of the time.
-            stand_ins: ``id(tensor)`` -> what to take in its place.
         """
-        exchanged = {} if stand_ins is None else stand_ins
         rest = [
-            self._buffers[id(t)].clone()
-            if id(t) in self._buffers
-            else exchanged.get(id(t), t)
+            self._buffers[id(t)].clone() if id(t) in self._buffers else t
             for t in self.others
         ]
         weights = self._weights if params is None else params

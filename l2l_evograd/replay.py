@@ -171,7 +171,9 @@ def leaf_of(value: Any) -> Any:
     """Return how an argument is kept in a node; call it before the function runs."""
     if isinstance(value, ReplayTensor):
         node = value._node
-        if value._had_grad != value.requires_grad and isinstance(node, Node):
+        hidden = value._had_grad != value.requires_grad
+        # A write through a view changes this too, but is in the history.
+        if hidden and not value._writes and isinstance(node, Node):
             node.lost = (
                 "it went through a function that hides its computation, such as a "
                 "custom autograd.Function"
