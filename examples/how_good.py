@@ -1,4 +1,4 @@
-"""How good is an estimated hypergradient? Two problems, five estimators, one table each.
+"""How good is an estimated hypergradient? Two problems, five estimators, two tables.
 
 1. Sample weights: 100 weights of a batch of glyphs, some with wrong labels, for a small
    convolutional network, as in Meta-Weight-Net.

@@ -41,42 +41,47 @@ def copy_structure(
 
     Cost: a few microseconds for a submodule; no tensor is copied.
     """
-    exchanged = tensors or {}
-    members = {id(child) for child in module.modules()}
-    copies: dict[int, nn.Module] = {}
+    return _Copies(module, tensors or {}).of_module(module)
 
-    def copied(child: nn.Module) -> nn.Module:
-        if id(child) in copies:
-            return copies[id(child)]
+
+class _Copies:
+    """The copies made so far; a class, because closures that call each other leak."""
+
+    def __init__(self, module: nn.Module, exchanged: Mapping[int, Tensor]) -> None:
+        self._exchanged = exchanged
+        self._members = {id(child) for child in module.modules()}
+        self._copies: dict[int, nn.Module] = {}
+
+    def of_module(self, child: nn.Module) -> nn.Module:
+        if id(child) in self._copies:
+            return self._copies[id(child)]
         _refuse_bound(child)
         new: nn.Module = object.__new__(type(child))
-        copies[id(child)] = new
+        self._copies[id(child)] = new
         for key, value in vars(child).items():
-            new.__dict__[key] = converted(value)
+            new.__dict__[key] = self.of_value(value)
         # module.compile() stores a callable bound to the original module.
         new.__dict__["_compiled_call_impl"] = None
         return new
 
-    def converted(value: Any) -> Any:
+    def of_value(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            return exchanged.get(id(value), value)
+            return self._exchanged.get(id(value), value)
         if isinstance(value, nn.Module):
-            return copied(value) if id(value) in members else value
-        if isinstance(value, types.MethodType) and id(value.__self__) in members:
+            return self.of_module(value) if id(value) in self._members else value
+        if isinstance(value, types.MethodType) and id(value.__self__) in self._members:
             owner: Any = value.__self__
-            return types.MethodType(value.__func__, copied(owner))
+            return types.MethodType(value.__func__, self.of_module(owner))
         kind = type(value)
         if kind is list or kind is tuple:
-            return kind(converted(item) for item in value)
+            return kind(self.of_value(item) for item in value)
         if isinstance(value, dict) and hasattr(value, "copy"):
             new = value.copy()
-            new.update({key: converted(item) for key, item in value.items()})
+            new.update({key: self.of_value(item) for key, item in value.items()})
             return new
         if kind is set:
             return value.copy()
         return value
-
-    return copied(module)
 
 
 def _refuse_bound(module: nn.Module) -> None:

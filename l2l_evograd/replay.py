@@ -233,14 +233,14 @@ def _call_and_record(
     ]
     for position, item in written:
         if isinstance(item, ReplayTensor):
-            leaves[position].value = None
+            _drop_stale(leaves[position], _storage(item))
             item._writes.append(node)
         else:
             leaves[position] = Scratch(snapshot(item))
     if target is not None:
         # As with requires_grad, a tensor written to takes part from now on.
         if isinstance(target, ReplayTensor):
-            leaves[0].value = None
+            _drop_stale(leaves[0], _storage(target))
             target._writes.append(node)
         elif type(target) is Tensor:
             target.__class__ = ReplayTensor
@@ -265,6 +265,21 @@ def _on_base(
         return func(whole.as_strided(size, stride, offset), *args, **kwargs)
 
     return write, base
+
+
+def _drop_stale(reading: Any, storage: int) -> None:
+    """Let go of values that were overwritten, along the chain of views of a storage.
+
+    They stand for nothing any more, and would close a reference cycle with what the
+    write is recorded in.
+    """
+    while isinstance(reading, Read) and reading.value is not None:
+        if _storage(reading.value) != storage:
+            return
+        reading.value = None
+        if not isinstance(reading.node, Node) or not reading.node.leaves:
+            return
+        reading = reading.node.leaves[0]
 
 
 def _settle(outputs: Any, node: Node, flat: list[Any], written: list[Any]) -> Any:

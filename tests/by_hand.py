@@ -76,5 +76,5 @@ def meta_gradients(algorithm, run, tensors, seed=0):
 
 def largest_gap(one, other):
     """Return the largest absolute difference between two lists of tensors."""
-    gaps = [(a - b).abs().max() for a, b in zip(one, other, strict=True)]
+    gaps = [(a - b).detach().abs().max() for a, b in zip(one, other, strict=True)]
     return float(torch.stack(gaps).max())

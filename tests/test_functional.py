@@ -1,24 +1,18 @@
-import contextlib
 import copy
 import types
 from collections import OrderedDict, defaultdict
 
 import pytest
 import torch
+from by_hand import largest_gap
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, parametrize
 
-from l2l_evograd.functional import (
-    Circumstances,
-    copy_structure,
-    preserved_random_state,
-)
+from l2l_evograd.functional import copy_structure
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-CPU = torch.device("cpu")
 
 
 class Entangled(nn.Module):
@@ -58,8 +52,10 @@ def tensors_of(module):
 
 
 def fresh(module):
-    return {id(t): torch.randn_like(t).requires_grad_(t.requires_grad)
-            for t in tensors_of(module)}
+    return {
+        id(t): torch.randn_like(t).requires_grad_(t.requires_grad)
+        for t in tensors_of(module)
+    }
 
 
 def snapshot(module):
@@ -69,9 +65,11 @@ def snapshot(module):
             id(child),
             type(child),
             list(vars(child)),
-            {k: (id(v), v.clone(), v._version, v.requires_grad)
-             for k, v in [*child._parameters.items(), *child._buffers.items()]
-             if v is not None},
+            {
+                k: (id(v), v.clone(), v._version, v.requires_grad)
+                for k, v in [*child._parameters.items(), *child._buffers.items()]
+                if v is not None
+            },
             {k: id(v) for k, v in child._modules.items()},
             child.training,
             {k: id(v) for k, v in child._forward_hooks.items()},
@@ -96,8 +94,9 @@ def test_a_copy_shares_tensors_and_nothing_else():
     originals, copies = list(module.modules()), list(copied.modules())
     assert [type(m) for m in originals] == [type(m) for m in copies]
     assert not {id(m) for m in originals} & {id(m) for m in copies}
-    assert all(a is b for a, b in
-               zip(tensors_of(module), tensors_of(copied), strict=True))
+    assert all(
+        a is b for a, b in zip(tensors_of(module), tensors_of(copied), strict=True)
+    )
     for one, other in zip(originals, copies, strict=True):
         for key, value in vars(one).items():
             if isinstance(value, dict | list):
@@ -142,7 +141,7 @@ def test_the_copy_computes_with_the_tensors_given():
     w2, b2 = exchanged[id(second.weight)], exchanged[id(second.bias)]
     hidden = torch.tanh(x @ w1.T + b1) + x @ w1.T + exchanged[id(module.tied.bias)]
     expected = 2 * (hidden @ w2.T + b2) + 1 + hidden @ w2.T
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert largest_gap([found], [expected]) < 1e-12
 
 
 def test_tied_weights_are_exchanged_in_every_place():
@@ -218,7 +217,7 @@ def test_parametrized_modules_compute_from_the_tensors_given(parametrized):
     x = torch.randn(3, 4)
     found = copied(x)
     expected = functional_call(module, named, (x,))
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert largest_gap([found], [expected]) < 1e-12
     weights = [t for t in exchanged.values() if t.requires_grad]
     assert all(g is not None for g in torch.autograd.grad(found.sum(), weights))
     assert_same_snapshot(before, snapshot(module))
@@ -244,7 +243,7 @@ def test_the_old_weight_norm_hook_writes_to_the_copy():
     copied = copy_structure(module, {id(module.weight_g): g, id(module.weight_v): v})
     x = torch.randn(3, 4)
     expected = F.linear(x, g * v / v.norm(dim=1, keepdim=True), module.bias)
-    torch.testing.assert_close(copied(x), expected, rtol=0, atol=1e-12)
+    assert largest_gap([copied(x)], [expected]) < 1e-12
     assert module.weight is weight and copied.weight is not weight
 
 
@@ -257,15 +256,17 @@ def test_recurrent_layers_use_the_weights_given(kind):
     copied = copy_structure(module, exchanged)
     assert all(
         flat is getattr(copied, name)
-        for flat, name in
-        zip(copied._flat_weights, copied._flat_weights_names, strict=True)
+        for flat, name in zip(
+            copied._flat_weights, copied._flat_weights_names, strict=True
+        )
     )
     x = torch.randn(5, 2, 3)
     found = copied(x)[0]
-    assert all(f is p for f, p in
-               zip(module._flat_weights, module.parameters(), strict=True))
+    assert all(
+        f is p for f, p in zip(module._flat_weights, module.parameters(), strict=True)
+    )
     expected = functional_call(module, named, (x,))[0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert largest_gap([found], [expected]) < 1e-12
 
 
 def test_hooks_of_every_sort_run_on_the_copy_and_are_given_the_copy():
@@ -278,7 +279,7 @@ def test_hooks_of_every_sort_run_on_the_copy_and_are_given_the_copy():
     copied = copy_structure(module)
     x = torch.randn(2, 2, requires_grad=True)
     out = copied(x)
-    torch.testing.assert_close(out, torch.tanh(3 * module[0].forward(x + 1)))
+    assert largest_gap([out], [torch.tanh(3 * module[0].forward(x + 1))]) < 1e-12
     out.sum().backward()
     assert seen == [copied[0], copied]
 
@@ -314,18 +315,20 @@ def test_a_forward_replaced_on_the_instance_is_bound_to_the_copy():
 
 def test_a_module_compiled_in_place_runs_uncompiled_in_the_copy():
     module = nn.Linear(2, 2)
-    module.compile(backend="eager")
+    module._compiled_call_impl = pytest.fail  # where module.compile() puts its result
     new = torch.eye(2)
     copied = copy_structure(module, {id(module.weight): new, id(module.bias): None})
     x = torch.randn(3, 2)
     assert torch.equal(copied(x), x)
-    assert module._compiled_call_impl is not None
+    assert module._compiled_call_impl is pytest.fail
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:FutureWarning")
-@pytest.mark.parametrize("make", [torch.jit.script,
-                                  lambda m: torch.jit.trace(m, torch.zeros(1, 2))],
-                         ids=["scripted", "traced"])
+@pytest.mark.parametrize(
+    "make",
+    [torch.jit.script, lambda m: torch.jit.trace(m, torch.zeros(1, 2))],
+    ids=["scripted", "traced"],
+)
 def test_scripted_modules_are_refused_also_as_parts(make):
     scripted = make(nn.Linear(2, 2))
     with pytest.raises(TypeError, match="scripted module.*pass the module it was"):
@@ -345,105 +348,3 @@ def test_what_torch_compile_returned_is_refused_also_as_a_part():
 def test_a_copy_can_be_copied_deeply():
     copied = copy_structure(Entangled())
     assert copy.deepcopy(copied).first is not copied.first
-
-
-def test_dropout_repeats_and_the_random_state_comes_back():
-    torch.manual_seed(3)
-    now = Circumstances.now([])
-    x = torch.ones(50)
-    first = F.dropout(x)
-    between = torch.get_rng_state()
-    for _ in range(2):
-        with now.again():
-            assert torch.equal(F.dropout(x), first)
-        assert torch.equal(torch.get_rng_state(), between)
-
-
-def test_without_restoring_the_random_state_goes_on_from_the_repetition():
-    torch.manual_seed(3)
-    now = Circumstances.now([])
-    first, second = torch.rand(3), torch.rand(3)
-    torch.manual_seed(4)
-    with now.again(restore_random=False):
-        assert torch.equal(torch.rand(3), first)
-    assert torch.equal(torch.rand(3), second)
-
-
-def test_the_random_state_comes_back_after_an_error():
-    now = Circumstances.now([CPU])
-    torch.manual_seed(8)
-    before = torch.get_rng_state()
-    with pytest.raises(KeyError), now.again():
-        torch.rand(2)
-        raise KeyError
-    assert torch.equal(torch.get_rng_state(), before)
-    with pytest.raises(KeyError), preserved_random_state([CPU]):
-        torch.rand(2)
-        raise KeyError
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_autocast_repeats_outside_its_block_and_is_left_as_it_was():
-    x = torch.randn(4, 4, dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        now = Circumstances.now([x.device])
-        first = x @ x
-    assert first.dtype == torch.bfloat16
-    with now.again():
-        assert torch.equal(x @ x, first)
-    assert not torch.is_autocast_enabled("cpu")
-    assert (x @ x).dtype == torch.float32
-
-
-def test_what_ran_without_autocast_repeats_without_it_inside_a_block():
-    x = torch.randn(4, 4, dtype=torch.float32)
-    now = Circumstances.now([x.device])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        with now.again():
-            assert (x @ x).dtype == torch.float32
-        assert (x @ x).dtype == torch.bfloat16
-
-
-def test_autocast_to_another_type_repeats_in_that_type():
-    x = torch.randn(4, 4, dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.float16):
-        now = Circumstances.now([x.device])
-    with torch.autocast("cpu", dtype=torch.bfloat16), now.again():
-        assert (x @ x).dtype == torch.float16
-
-
-def test_casts_of_one_repetition_are_not_kept_for_the_next():
-    x = torch.randn(4, 4, dtype=torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        now = Circumstances.now([x.device])
-        for scale in (1.0, 2.0):
-            weight = nn.Parameter(torch.full((4, 4), scale))
-            with now.again():
-                found = x @ weight.float()
-            torch.testing.assert_close(found[0, 0].float(), scale * x[0].sum(),
-                                       rtol=0.05, atol=0.05)
-
-
-@pytest.mark.parametrize("then", [True, False])
-@pytest.mark.parametrize("later", [True, False])
-def test_grad_mode_is_on_only_where_it_was_on_then_and_is_now(then, later):
-    with torch.set_grad_enabled(then):
-        now = Circumstances.now([])
-    with torch.set_grad_enabled(later):
-        with now.again():
-            assert torch.is_grad_enabled() is (then and later)
-        assert torch.is_grad_enabled() is later
-
-
-def test_circumstances_nest():
-    torch.manual_seed(0)
-    outer = Circumstances.now([])
-    a = torch.rand(2)
-    inner = Circumstances.now([])
-    b = torch.rand(2)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(outer.again())
-        assert torch.equal(torch.rand(2), a)
-        with inner.again():
-            assert torch.equal(torch.rand(2), b)
-        assert torch.equal(torch.rand(2), b)

@@ -1,0 +1,131 @@
+"""Few-shot accuracy on a domain, from features that are computed once.
+
+The networks here embed each image on its own in evaluation mode, so an image has the
+same features in every episode. Hundreds of episodes then cost one pass over the split
+and one call of the head for each.
+"""
+
+import contextlib
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from l2l_evograd.fewshot.domains import Dataset
+from l2l_evograd.fewshot.episodes import EpisodeSampler
+from l2l_evograd.fewshot.heads import FewShotModel, few_shot_accuracy
+
+
+class Accuracy(NamedTuple):
+    """A mean over episodes.
+
+    Attributes:
+        mean: fraction of the queries that are right, 0 to 1.
+        interval: half the width of the 95 % interval, 1.96 sd/√n.
+        episodes: n.
+    """
+
+    mean: float
+    interval: float
+    episodes: int
+
+
+class FeatureDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """Features in place of a data set's images, with the same labels.
+
+    Args:
+        features: one row for each image.
+        dataset: where the labels come from.
+    """
+
+    def __init__(self, features: Tensor, dataset: Dataset) -> None:
+        self.features = features
+        self.name = dataset.name
+        self.labels = list(dataset.labels)
+        self.label_names = list(dataset.label_names)
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return an image's features and its label."""
+        return self.features[index], self.labels[index]
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put ``model`` into evaluation mode, without gradients, for the body."""
+    before = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in before.items():
+            module.training = training
+
+
+def embed(
+    model: FewShotModel,
+    dataset: Dataset,
+    device: torch.device,
+    batch_size: int = 128,
+) -> FeatureDataset:
+    """Return every image's features, on the CPU, in evaluation mode.
+
+    Cost: one forward pass for each image; the features stay in memory.
+    """
+    rows = []
+    with evaluating(model):
+        for start in range(0, len(dataset), batch_size):
+            stop = min(start + batch_size, len(dataset))
+            images = torch.stack([dataset[i][0] for i in range(start, stop)])
+            rows.append(model.embed(images.to(device)).cpu())
+    return FeatureDataset(torch.cat(rows), dataset)
+
+
+def episode_accuracies(
+    model: FewShotModel,
+    features: FeatureDataset,
+    shape: tuple[int, int, int],
+    seeds: Iterable[int],
+    device: torch.device,
+) -> list[float]:
+    """Return the accuracy on one episode of ``features`` for each seed.
+
+    The same as calling ``model`` on the episode's images in evaluation mode.
+
+    Args:
+        model: whose head scores the episodes.
+        features: from :func:`embed` with the same model.
+        shape: ways, shots, queries.
+        seeds: of the episodes.
+        device: where the model is.
+    """
+    ways, shots, queries = shape
+    sampler = EpisodeSampler(features, ways, shots, queries)
+    accuracies = []
+    with evaluating(model):
+        for seed in seeds:
+            episode = sampler.sample(seed)
+            scores = model.head(
+                episode.support_x.to(device),
+                episode.support_y.to(device),
+                episode.query_x.to(device),
+                ways,
+            )
+            accuracies.append(
+                float(few_shot_accuracy(scores, episode.query_y.to(device)))
+            )
+    return accuracies
+
+
+def summarise(accuracies: Sequence[float]) -> Accuracy:
+    """Return mean and 95 % interval, 1.96 sd/√n, of at least two accuracies."""
+    count = len(accuracies)
+    interval = 1.96 * statistics.stdev(accuracies) / math.sqrt(count)
+    return Accuracy(statistics.fmean(accuracies), interval, count)

@@ -1,0 +1,195 @@
+"""What a finished run is shown as: a table and two pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from rich.table import Table
+from torch import Tensor
+
+from l2l_evograd.fewshot.domains import Domain
+from l2l_evograd.fewshot.randomness import derive_seed
+from l2l_evograd.fewshot.results import write_whole
+
+# Okabe and Ito's colours, which people with colour blindness can tell apart.
+_PLAIN = "#8a8a8a"
+_COLOURS = {
+    "none": _PLAIN,
+    "ft": "#56b4e9",
+    "lft-exact": "#0072b2",
+    "lft-evograd": "#d55e00",
+    "lft-guided": "#009e73",
+}
+
+
+def results_table(rows: Sequence[Mapping[str, Any]], unseen: str) -> Table:
+    """Return the summary of a run as a table.
+
+    Args:
+        rows: from :meth:`~l2l_evograd.fewshot.results.Results.summary`.
+        unseen: the domain the accuracies are of.
+    """
+    seeds = max(row["seeds"] for row in rows)
+    table = Table(title=f"Accuracy on the unseen domain {unseen!r}, 95 % interval")
+    table.caption = (
+        "Intervals are over test episodes. Training with another seed can change a "
+        "figure by more: --seeds shows by how much."
+        if seeds == 1
+        else f"Accuracy: 95 % interval over test episodes. The other spreads are "
+        f"standard deviations over {seeds} seeds."
+    )
+    table.add_column("method", no_wrap=True)
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    if seeds > 1:
+        table.add_column("over seeds", justify="right", no_wrap=True)
+    if len(rows) > 1:
+        table.add_column(f"against {rows[0]['method']}", justify="right", no_wrap=True)
+    table.add_column("s/iter.", justify="right", no_wrap=True)
+    table.add_column("memory", justify="right", no_wrap=True)
+    spread = "gain_interval" if seeds == 1 else "gain_sd"
+    for row in rows:
+        cells = [row["method"], _percent(row["accuracy"], row["interval"])]
+        if seeds > 1:
+            cells.append(_percent(row["seed_mean"], row["seed_sd"]))
+        if len(rows) > 1:
+            gain = row["gain"]
+            cells.append("" if gain is None else _percent(gain, row[spread], "+"))
+        cells.append(f"{row['seconds_per_iteration']:.3f}")
+        cells.append(f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB")
+        table.add_row(*cells)
+    return table
+
+
+def draw_accuracy(
+    rows: Sequence[Mapping[str, Any]], title: str, ways: int, path: Path
+) -> None:
+    """Draw the methods' accuracies as bars with their 95 % intervals.
+
+    Args:
+        rows: from :meth:`~l2l_evograd.fewshot.results.Results.summary`.
+        title: above the picture.
+        ways: classes of an episode, for the line of chance.
+        path: of the PNG, written in one stroke.
+    """
+    figure = Figure(figsize=(1.6 + 0.95 * max(len(rows), 3), 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    positions = range(len(rows))
+    heights = [row["accuracy"] for row in rows]
+    intervals = [row["interval"] for row in rows]
+    axes.bar(
+        positions,
+        heights,
+        width=0.62,
+        yerr=intervals,
+        capsize=4,
+        color=[_COLOURS.get(row["method"], _PLAIN) for row in rows],
+        error_kw={"elinewidth": 1.2, "ecolor": "#222222"},
+    )
+    for position, height, interval in zip(positions, heights, intervals, strict=True):
+        axes.annotate(
+            f"{height:.1%}",
+            (position, height + interval),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+        )
+    axes.axhline(1 / ways, color="#444444", linewidth=0.9, linestyle="--")
+    axes.annotate(
+        "chance",
+        (1, 1 / ways),
+        xycoords=("axes fraction", "data"),
+        xytext=(-2, 3),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color="#222222",
+    )
+    axes.set_xlim(-0.6, len(rows) - 0.1)
+    axes.set_xticks(positions, [row["method"] for row in rows])
+    axes.set_ylim(0, min(1.0, 1.15 * max(heights)))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylabel("accuracy, unseen domain")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    write_whole(path, lambda place: _save(figure, place))
+
+
+def draw_episodes(
+    domains: Mapping[str, Domain],
+    unseen: str,
+    shape: tuple[int, int],
+    seed: int,
+    path: Path,
+) -> None:
+    """Draw the support set of one episode from every domain.
+
+    A column is a class, a row a shot. Seen domains show base classes, as in training,
+    the unseen one novel classes, as in the test.
+
+    Args:
+        domains: by name.
+        unseen: name of the unseen domain, which comes last.
+        shape: ways, shots; at most five shots are shown.
+        seed: of the choice.
+        path: of the PNG, written in one stroke.
+    """
+    ways, shots = shape[0], min(shape[1], 5)
+    names = [name for name in domains if name != unseen] + [unseen]
+    columns = min(len(names), 5)
+    rows = -(-len(names) // columns)
+    figure = Figure(
+        figsize=(0.4 * ways * columns + 0.3, (0.4 * shots + 0.45) * rows),
+        layout="constrained",
+    )
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, name in zip(panels, names, strict=False):
+        split = "novel" if name == unseen else "base"
+        grid = _support_grid(domains[name], split, ways, shots, seed)
+        role = "unseen" if name == unseen else "seen"
+        _show(axes, grid, f"{name} ({role})", bold=name == unseen)
+    for axes in panels:
+        axes.axis("off")
+    write_whole(path, lambda place: _save(figure, place))
+
+
+def _support_grid(
+    domain: Domain, split: str, ways: int, shots: int, seed: int
+) -> Tensor:
+    """Return the images of one episode as a single picture, (H, W, 3) bytes."""
+    dataset = domain.splits[split]
+    generator = torch.Generator().manual_seed(derive_seed(seed, "picture", domain.name))
+    classes = sorted(set(dataset.labels))
+    chosen = torch.randperm(len(classes), generator=generator)[:ways].tolist()
+    columns = []
+    for position in chosen:
+        members = [i for i, y in enumerate(dataset.labels) if y == classes[position]]
+        order = torch.randperm(len(members), generator=generator)[:shots].tolist()
+        images = [_framed(dataset.picture(members[i])) for i in order]
+        columns.append(torch.cat(images, dim=1))
+    return torch.cat(columns, dim=2).permute(1, 2, 0)
+
+
+def _framed(image: Tensor) -> Tensor:
+    """Return the image with a white line around it."""
+    width = max(1, image.shape[-1] // 24)
+    return torch.nn.functional.pad(image, [width] * 4, value=255)
+
+
+def _show(axes: Axes, picture: Tensor, title: str, bold: bool) -> None:
+    axes.imshow(picture.numpy(), interpolation="nearest")
+    axes.set_title(title, fontsize=8, fontweight="bold" if bold else "normal")
+
+
+def _save(figure: Figure, place: Path) -> None:
+    figure.savefig(place, dpi=200, bbox_inches="tight", pad_inches=0.05)
+
+
+def _percent(value: float, spread: float, sign: str = "") -> str:
+    return f"{100 * value:{sign}.2f} ± {100 * spread:.2f} %"

@@ -1,0 +1,215 @@
+"""Running a Lightning module to its end, quietly, from its last checkpoint if any."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.loggers import CSVLogger
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from l2l_evograd.fewshot.module import RecordingModule
+from l2l_evograd.fewshot.results import CHECKPOINTS, LOGS
+
+
+def train(
+    module: RecordingModule,
+    *,
+    name: str,
+    epochs: int,
+    iterations: int,
+    out: Path,
+    device: torch.device,
+    console: Console,
+    after_epoch: Callable[[int], None] | None = None,
+) -> None:
+    """Train ``module``, going on from its checkpoint where there is one.
+
+    Writes ``out/checkpoints/NAME.ckpt`` after every epoch, by way of another file, and
+    ``out/logs/NAME/version_N/metrics.csv``, a new N for each time the run goes on.
+
+    Args:
+        module: what is trained; afterwards it is in the state it ended with.
+        name: of the checkpoint and the log.
+        epochs: Lightning's, counted from the beginning of the run.
+        iterations: of all epochs together.
+        out: folder of the run.
+        device: where to train.
+        console: of the progress bar.
+        after_epoch: called with the number of iterations done, before the checkpoint
+            is written, and once before the first iteration.
+
+    Raises:
+        KeyboardInterrupt: where Lightning would end the process.
+    """
+    checkpoint = out / CHECKPOINTS / f"{name}.ckpt"
+    if _finished(module, checkpoint, iterations):
+        return
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="cpu" if device.type == "cpu" else "gpu",
+            devices=1 if device.type == "cpu" else [device.index or 0],
+            max_epochs=epochs,
+            logger=CSVLogger(out / LOGS, name=name),
+            log_every_n_steps=1,
+            callbacks=[
+                _After(after_epoch),
+                _Bar(console, name, iterations),
+                _Saver(checkpoint),
+            ],
+            reload_dataloaders_every_n_epochs=1,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            num_sanity_val_steps=0,
+        )
+        start = str(checkpoint) if checkpoint.exists() else None
+        with _interruptible():
+            trainer.fit(module, ckpt_path=start)
+
+
+def _finished(module: RecordingModule, checkpoint: Path, iterations: int) -> bool:
+    """Say whether the checkpoint is of the end, and if so bring the module there."""
+    if not checkpoint.exists():
+        return False
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if len(saved["losses"]) < iterations:
+        return False
+    module.load_state_dict(saved["state_dict"])
+    module.on_load_checkpoint(saved)
+    return True
+
+
+class _After(pl.Callback):
+    """Calls a function between epochs; callbacks that save come after this one."""
+
+    def __init__(self, function: Callable[[int], None] | None) -> None:
+        self._function = function
+
+    def on_train_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        if self._function is not None and _done(pl_module) == 0:
+            self._function(0)
+
+    def on_train_epoch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        if self._function is not None:
+            self._function(_done(pl_module))
+
+
+class _Saver(Checkpoint):
+    """Writes the checkpoint beside its place and moves it there in one stroke."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def on_train_epoch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        unfinished = self._path.with_suffix(".unfinished")
+        trainer.save_checkpoint(unfinished)
+        os.replace(unfinished, self._path)
+
+
+class _Bar(pl.Callback):
+    """A progress bar on the console, which goes away when the training ends."""
+
+    def __init__(self, console: Console, name: str, iterations: int) -> None:
+        self._progress = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._name = name
+        self._iterations = iterations
+        self._task: TaskID | None = None
+
+    def on_train_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        self._task = self._progress.add_task(
+            self._name,
+            total=self._iterations,
+            completed=_done(pl_module),
+            loss="",
+        )
+        self._progress.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        if self._task is not None and isinstance(pl_module, RecordingModule):
+            loss = f"{pl_module.losses[-1]:.3f}"
+            self._progress.update(self._task, completed=pl_module.done, loss=loss)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._progress.stop()
+
+    def on_exception(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        exception: BaseException,
+    ) -> None:
+        self._progress.stop()
+
+
+def _done(module: pl.LightningModule) -> int:
+    return module.done if isinstance(module, RecordingModule) else 0
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's announcements back for a while, and one warning it causes."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # Lightning asks newer releases of torch in a way that they deprecate.
+            warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a KeyboardInterrupt be one.
+
+    Lightning turns it into the end of the process and leaves the signal ignored, so
+    that nobody could say how to go on.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import tiny_experiment
+
+from l2l_evograd.fewshot import experiment as experiment_module
+from l2l_evograd.fewshot.metatraining import MetaTraining
+
+METHODS = ("none", "lft-evograd")
+
+
+def figures(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What must come out the same; times and memory need not."""
+    measured = ("seconds_per_iteration", "peak_memory_bytes")
+    return [{k: v for k, v in run.items() if k not in measured} for run in runs]
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{path.stem}/{name}": value
+        for path in sorted((out / "checkpoints").glob("*.ckpt"))
+        for name, value in torch.load(path, weights_only=True)["state_dict"].items()
+    }
+
+
+def assert_same(out: Path, other: Path) -> None:
+    own, others = weights(out), weights(other)
+    assert own.keys() == others.keys() and own
+    assert all(torch.equal(own[name], others[name]) for name in own)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path):
+    first = tiny_experiment(tmp_path / "a", methods=METHODS).run()
+    torch.manual_seed(123)
+    second = tiny_experiment(tmp_path / "b", methods=METHODS).run()
+    third = tiny_experiment(tmp_path / "c", methods=METHODS, seed=1).run()
+    assert figures(first.runs) == figures(second.runs)
+    assert_same(tmp_path / "a", tmp_path / "b")
+    assert first.runs[0]["accuracies"] != third.runs[0]["accuracies"]
+
+
+@pytest.mark.parametrize("stop", [("none", 3), ("lft-evograd", 1), ("lft-evograd", 4)])
+def test_a_run_that_was_interrupted_goes_on_bit_for_bit(
+    stop: tuple[str, int], tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    whole = tiny_experiment(tmp_path / "whole", methods=METHODS).run()
+    iterate = MetaTraining.iterate
+
+    def stopping(self: MetaTraining, iteration: int) -> float:
+        if (self.method.name, iteration) == stop:
+            raise KeyboardInterrupt
+        return iterate(self, iteration)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MetaTraining, "iterate", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tiny_experiment(tmp_path / "parts", methods=METHODS).run()
+    rest = tiny_experiment(tmp_path / "parts", methods=METHODS).run(resume=True)
+    assert figures(rest.runs) == figures(whole.runs)
+    assert_same(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_method_that_is_finished_is_not_trained_again(tmp_path, monkeypatch):
+    first = tiny_experiment(tmp_path, methods=METHODS).run()
+    monkeypatch.setattr(experiment_module, "train", None)
+    second = tiny_experiment(tmp_path, methods=METHODS).run(resume=True)
+    assert second.runs == first.runs
+
+
+def test_a_run_that_does_not_go_on_begins_anew(tmp_path):
+    first = tiny_experiment(tmp_path, methods=("none",)).run()
+    second = tiny_experiment(tmp_path, methods=("none",), seed=1).run()
+    assert first.runs[0]["seed"] == 0
+    assert [run["seed"] for run in second.runs] == [1]
+    assert not (tmp_path / "checkpoints" / "0-none.ckpt").exists()
+
+
+def test_every_method_and_seed_has_its_figures(tmp_path):
+    all_methods = ("none", "ft", "lft-exact", "lft-evograd", "lft-guided")
+    experiment = tiny_experiment(
+        tmp_path, methods=all_methods, seeds=2, iterations=3, head="relationnet"
+    )
+    experiment.run()
+    content = json.loads((tmp_path / "results.json").read_text())
+    done = [(run["seed"], run["method"]) for run in content["runs"]]
+    assert done == [(seed, method) for seed in (0, 1) for method in all_methods]
+    for run in content["runs"]:
+        assert len(run["accuracies"]) == run["accuracy"]["episodes"] == 6
+        assert run["seconds_per_iteration"] > 0
+        assert [point["iteration"] for point in run["curve"]] == [0, 2, 3]
+        learned = run["method"].startswith("lft")
+        assert (run["movement_mean"] or 0) > 0 if learned else not run["movement_mean"]
+        assert bool(run["movement"]) == (run["method"] != "none")
+    assert content["domains"] == {
+        "unseen": "sketch",
+        "base": "print",
+        "seen": ["print", "texture-like"],
+    }
+    assert content["settings"]["ways"] == 2
+
+
+def test_methods_start_from_the_same_weights(tmp_path):
+    runs = tiny_experiment(tmp_path, methods=("none", "ft")).run().runs
+    assert runs[0]["curve"][0]["accuracy"] == runs[1]["curve"][0]["accuracy"]
+
+
+def test_training_goes_without_pretraining(tmp_path):
+    tiny_experiment(tmp_path, methods=("none",), pretrain_epochs=0).run()
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert names == ["0-none.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ways": 9}, "print/base has 4 classes, too few for 9 ways"),
+        ({"shots": 9}, "has 6 images, too few for 9 shots and 2 queries"),
+    ],
+)
+def test_episodes_that_cannot_be_drawn_are_refused_before_anything_is_written(
+    changes: dict[str, int], message: str, tmp_path
+):
+    with pytest.raises(ValueError, match=message):
+        tiny_experiment(tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,60 @@
+import importlib.util
+from pathlib import Path
+from statistics import mean
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_learn2learn_script_gives_the_same_figures_with_one_line_changed():
+    theirs, ours = load("maml_one_line").main(steps=4, test_tasks=3)
+    assert len(ours[0]) == 4
+    assert len({*ours[0]}) > 1
+    assert ours[0] == pytest.approx(theirs[0], abs=1e-12)
+    assert ours[1] == pytest.approx(theirs[1], abs=1e-12)
+
+
+def test_feature_wise_transformation_learns_and_carries_over():
+    outcome = load("feature_transforms").main(steps=12, episodes=20)
+    assert mean(outcome.losses[-4:]) < mean(outcome.losses[:4])
+    assert outcome.after > outcome.before
+    assert outcome.moved > 0.01
+
+
+def test_the_own_problem_shows_what_it_says(capsys):
+    table, fixed, learned = load("own_problem").main(draws=30, steps=300)
+    for name in ("Exact", "Guided"):
+        assert table[name] == pytest.approx((1.0, 1.0, 1.0), abs=1e-6)
+    few, many = table["EvoGrad, K = 2"], table["EvoGrad, K = 64"]
+    assert 0 < few[0] < 0.3 < 0.7 < many[0] < 1
+    assert few[1] > 2 * few[0]  # the mean is better than a single draw
+    assert many[1] > 0.98
+    assert many[2] == pytest.approx(1.0, abs=0.1)
+    # Algorithm 1 is the same population at the learning rate that it stands for.
+    assert table["Algorithm 1, K = 2"] == pytest.approx(few, abs=0.15)
+    assert learned < fixed
+    assert "norm ratio" in capsys.readouterr().out
+
+
+def test_the_comparison_on_networks_runs_small():
+    report = load("how_good").sample_weights(size=10, draws=2)
+    assert report["exact"].fidelity.cosine.value == pytest.approx(1.0, abs=1e-3)
+    assert report["guided-central"].fidelity.cosine.value > 0.5
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
+def test_examples_are_short_and_say_what_they_do(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 100
+    assert text.startswith('"""')
+    assert f"python examples/{path.name}" in text

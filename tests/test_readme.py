@@ -1,0 +1,79 @@
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from typer.main import get_command
+
+from l2l_evograd.commands import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_the_code_in_the_readme_runs_by_itself(number):
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    exec(compile(BLOCKS[number], f"README.md, block {number + 1}", "exec"), names)
+    # What a block is about comes out with something in it.
+    for name in ("decay", "weights"):
+        found = names.get(name)
+        if isinstance(found, torch.Tensor) and found.grad is not None:
+            assert found.grad.abs().min() > 0
+    if "result" in names:
+        assert names["result"].gradients.abs().min() > 0  # type: ignore[attr-defined]
+
+
+def test_the_readme_shows_each_way_in():
+    shown = "\n".join(BLOCKS)
+    for name in (
+        "EvoGradMetaOptimizer(",
+        "hyperparameters=",
+        "hypergradient(",
+        "bilevel_step(",
+        "compare(",
+        "add_feature_transforms(",
+    ):
+        assert name in shown
+
+
+def test_options_in_the_readme_exist():
+    section = README.split("## The cross-domain command")[1].split("\n## ")[0]
+    command = get_command(app).commands["crossdomain"]  # type: ignore[attr-defined]
+    known = {option for parameter in command.params for option in parameter.opts}
+    named = set(re.findall(r"(--[a-z][a-z-]*)", section)) - {"--help"}
+    assert len(named) > 15
+    assert named <= known
+
+
+def test_files_named_in_the_readme_exist():
+    named = re.findall(r"`(?:examples/)?(\w+\.py)`", README)
+    assert len(set(named)) == 4
+    for name in named:
+        assert (ROOT / "examples" / name).is_file()
+
+
+def test_the_readme_and_changelog_name_the_present_version():
+    import l2l_evograd
+
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{l2l_evograd.__version__}]" in changelog
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{l2l_evograd.__version__}"' in project
+
+
+def test_extras_in_the_readme_are_those_of_the_project():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    section = project.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    extras = set(re.findall(r"^(\w+) = \[", section, flags=re.MULTILINE))
+    for choice in re.findall(r'pip install "\.\[([\w,]+)\]"', README):
+        assert set(choice.split(",")) <= extras
+
+
+def test_lines_are_of_readable_length():
+    for name in ("README.md", "CHANGELOG.md"):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        long = [n for n, t in enumerate(lines, 1) if len(t) > 120 and t[:1] != "|"]
+        assert not long
