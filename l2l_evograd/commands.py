@@ -3,7 +3,10 @@
 What a command needs is imported when it runs, so that ``--help`` is quick.
 """
 
-from collections.abc import Sequence
+import contextlib
+import io
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,7 +133,8 @@ def crossdomain(
     Compares feature-wise transformation layers: none, fixed (ft), and learned through
     the exact hypergradient, the paper's Algorithm 1, or a guided finite difference.
     """
-    from l2l_evograd.fewshot.command import crossdomain as run_crossdomain
+    with _without_gym_notice():
+        from l2l_evograd.fewshot.command import crossdomain as run_crossdomain
 
     options = {
         "unseen": unseen,
@@ -165,6 +169,22 @@ def crossdomain(
         # Here, because typer would make a silent exit of it.
         typer.echo(str(interrupt) or "interrupted", err=True)
         raise typer.Exit(130) from interrupt
+
+
+@contextlib.contextmanager
+def _without_gym_notice() -> Iterator[None]:
+    """Hold back the advertisement that gym prints when learn2learn imports it.
+
+    Whatever else is written to the standard error stream meanwhile comes afterwards.
+    """
+    held = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(held):
+            yield
+    finally:
+        for line in held.getvalue().splitlines():
+            if "gym" not in line.lower():
+                print(line, file=sys.stderr)
 
 
 def _given(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import l2l_evograd
-from l2l_evograd import cli
+from l2l_evograd import cli, commands
 from l2l_evograd.fewshot import command as command_module
 
 TINY = [
@@ -103,6 +103,23 @@ def test_a_file_in_the_way_is_one_line(tmp_path, capsys):
     (tmp_path / "run").write_text("")
     assert cli.main(["crossdomain", "--out", str(tmp_path / "run")]) == 2
     assert "to be a folder" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys, monkeypatch):
+    def refusing(*_: object, **__: object) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", refusing)
+    assert cli.main([*TINY, "--out", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "cannot write to" in line and "No such file or directory" in line
+
+
+def test_only_the_notice_of_gym_is_held_back(capsys):
+    with commands._without_gym_notice():
+        print("Gym has been unmaintained", file=sys.stderr)
+        print("something else", file=sys.stderr)
+    assert capsys.readouterr().err == "something else\n"
 
 
 def interrupting(*_: object, **__: object) -> None:

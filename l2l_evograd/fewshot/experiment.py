@@ -25,7 +25,7 @@ from l2l_evograd.fewshot.metatraining import EpisodePairs, MetaTraining
 from l2l_evograd.fewshot.methods import METHODS, Method
 from l2l_evograd.fewshot.pretraining import Pretraining
 from l2l_evograd.fewshot.randomness import derive_seed, seeded
-from l2l_evograd.fewshot.results import SETTINGS, Results, clear, write_json
+from l2l_evograd.fewshot.results import Results, clear, make_folder
 from l2l_evograd.fewshot.settings import CrossDomainSettings
 from l2l_evograd.fewshot.training import train
 from l2l_evograd.layers import add_feature_transforms
@@ -84,8 +84,7 @@ class Experiment:
         """
         if not resume:
             clear(self.out)
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_json(self.out / SETTINGS, self.settings.to_dict())
+        make_folder(self.out, self.settings)
         results = Results(self.out, self.settings, self._roles())
         for seed in self.settings.all_seeds:
             todo = [m for m in self.settings.methods if not results.has(seed, m)]

@@ -94,6 +94,22 @@ def clear(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
+def make_folder(out: Path, settings: CrossDomainSettings) -> None:
+    """Make the folder of a run and write its settings.
+
+    Raises:
+        PermissionError: if the system does not let us, for whatever reason.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / SETTINGS, settings.to_dict())
+    except OSError as error:
+        raise PermissionError(
+            f"cannot write to {out} ({error.strerror}); choose another folder with "
+            f"--out"
+        ) from error
+
+
 def read_settings(out: Path) -> CrossDomainSettings:
     """Return the settings of the run in ``out``.
 
