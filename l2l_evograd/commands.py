@@ -93,7 +93,7 @@ def crossdomain(
     backbone: Annotated[str, typer.Option(help="cnn4 or resnet10.")] = "cnn4",
     ways: Annotated[int, typer.Option(help="Classes of an episode.")] = 5,
     shots: Annotated[int, typer.Option(help="Support images of a class.")] = 5,
-    queries: Annotated[int, typer.Option(help="Query images of a class.")] = 15,
+    queries: Annotated[int, typer.Option(help="Query images of a class.")] = 8,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -103,7 +103,7 @@ def crossdomain(
     ] = None,
     iterations: Annotated[
         int, typer.Option(help="Meta-training iterations of every method.")
-    ] = 150,
+    ] = 100,
     pretrain_epochs: Annotated[
         int, typer.Option(help="Passes over the base classes; 0: no pre-training.")
     ] = 5,

@@ -71,9 +71,9 @@ class CrossDomainSettings:
     backbone: str = "cnn4"
     ways: int = 5
     shots: int = 5
-    queries: int = 15
+    queries: int = 8
     image_size: int | None = None
-    iterations: int = 150
+    iterations: int = 100
     pretrain_epochs: int = 5
     episodes: int = 600
     lr: float = 1e-3
