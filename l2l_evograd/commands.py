@@ -106,12 +106,16 @@ def crossdomain(
     ] = 100,
     pretrain_epochs: Annotated[
         int, typer.Option(help="Passes over the base classes; 0: no pre-training.")
-    ] = 5,
+    ] = 15,
     episodes: Annotated[int, typer.Option(help="Test episodes.")] = 600,
     lr: Annotated[float, typer.Option(help="Adam's rate for the weights.")] = 1e-3,
     meta_lr: Annotated[
-        float, typer.Option(help="Adam's rate for the transformation.")
-    ] = 1e-3,
+        float,
+        typer.Option(
+            help="Adam's rate for the transformation; the literature has 0.001 and "
+            "40,000 iterations."
+        ),
+    ] = 1e-2,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",

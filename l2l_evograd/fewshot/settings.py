@@ -74,10 +74,10 @@ class CrossDomainSettings:
     queries: int = 8
     image_size: int | None = None
     iterations: int = 100
-    pretrain_epochs: int = 5
+    pretrain_epochs: int = 15
     episodes: int = 600
     lr: float = 1e-3
-    meta_lr: float = 1e-3
+    meta_lr: float = 1e-2
     seed: int = 0
     seeds: int = 1
     device: str = "auto"
