@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -197,17 +198,19 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let a KeyboardInterrupt be one.
+    """Let a KeyboardInterrupt be one, and make one of a request to terminate.
 
-    Lightning turns it into the end of the process and leaves the signal ignored, so
-    that nobody could say how to go on.
+    Lightning turns both into the end of the process, the second one with the exit code
+    of success, and leaves the first signal ignored, so that nobody could say how to go
+    on.
     """
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if main else None
     try:
         yield
     except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
+        terminated = isinstance(error, SIGTERMException)
+        if terminated or isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
     finally:

@@ -18,12 +18,18 @@ ITERATIONS, BLOCK = 7, 2
 class Regression(RecordingModule):
     """A random problem at every iteration, to be told from another by its numbers."""
 
-    def __init__(self, stop_at: int | None = None, signal_at: int | None = None):
+    def __init__(
+        self,
+        stop_at: int | None = None,
+        signal_at: int | None = None,
+        kind: signal.Signals = signal.SIGINT,
+    ):
         super().__init__()
         with seeded(0, CPU):
             self.layer = nn.Linear(3, 1)
         self.stop_at = stop_at
         self.signal_at = signal_at
+        self.kind = kind
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=0.1)
@@ -35,7 +41,7 @@ class Regression(RecordingModule):
         if iteration == self.stop_at:
             raise RuntimeError("killed")
         if iteration == self.signal_at:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(self.kind)
         optimizer = self.optimizers(use_pl_optimizer=False)
         with seeded(iteration, self.device):
             loss = (self.layer(torch.randn(8, 3)) - torch.randn(8, 1)).square().mean()
@@ -81,11 +87,12 @@ def test_a_run_that_ended_is_read_and_not_made_again(tmp_path):
     assert torch.equal(weights(again), weights(whole))
 
 
-def test_an_interrupt_is_an_interrupt_and_the_signal_stays_alive(tmp_path):
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_an_interrupt_and_stays_alive(kind: signal.Signals, tmp_path):
+    before = signal.getsignal(kind)
     with pytest.raises(KeyboardInterrupt):
-        run(Regression(signal_at=3), tmp_path / "parts")
-    assert signal.getsignal(signal.SIGINT) is before
+        run(Regression(signal_at=3, kind=kind), tmp_path / "parts")
+    assert signal.getsignal(kind) == before
     rest, whole = run(Regression(), tmp_path / "parts"), run(Regression(), tmp_path)
     assert rest.losses == whole.losses
 
