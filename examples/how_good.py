@@ -6,7 +6,7 @@
    domain with the layers on, outer loss on another with the layers off.
 
 Prints, for each method, cosine and norm ratio to the exact answer of `higher`, realised
-descent, seconds and peak memory. About two minutes on two cores.
+descent, seconds and peak memory. About four minutes on two cores.
 
     python examples/how_good.py
 """
@@ -31,7 +31,7 @@ def batch(dataset: Dataset, size: int, seed: int) -> tuple[torch.Tensor, torch.T
     return torch.stack([x for x, _ in chosen]), torch.tensor([y for _, y in chosen])
 
 
-def sample_weights(size: int = 100, draws: int = 32) -> Comparison:
+def sample_weights(size: int = 100, draws: int = 16) -> Comparison:
     """Compare estimators of the gradient with respect to weights of samples."""
     torch.manual_seed(0)
     glyphs = built_in_domains()["print"].splits["base"]

