@@ -7,6 +7,7 @@ detached losses. Estimates of ∂D/∂λ therefore evaluate the loss with detach
 held; Algorithm 1, which compares whole losses, evaluates it without.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -68,3 +69,10 @@ class HeldDetached(TorchFunctionMode):
                 "depends on the values of the weights out of its control flow"
             )
         return held
+
+
+def holding(
+    values: Iterable[Tensor], hold: bool
+) -> contextlib.AbstractContextManager[Any]:
+    """Return a context that holds ``values``, or one that does nothing."""
+    return HeldDetached(values) if hold else contextlib.nullcontext()

@@ -4,7 +4,6 @@ Both answer the same questions: the inner loss now and as a function, one step, 
 outer loss at the new weights.
 """
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.adaptation import Advance, advance
-from l2l_evograd.detached import DetachedValues, HeldDetached
+from l2l_evograd.detached import DetachedValues, holding
 from l2l_evograd.functional import Circumstances, copy_structure
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
@@ -131,11 +130,9 @@ class DictProblem:
             return loss(named, self.structured(list(leaves)))
 
         def again(weights: Sequence[Tensor], leaves: Sequence[Tensor]) -> Tensor:
-            held = HeldDetached(detached.values) if hold_detached else none
-            with circumstances.again(), held:
+            with circumstances.again(), holding(detached.values, hold_detached):
                 return call(weights, leaves)
 
-        none = contextlib.nullcontext()
         with DetachedValues() as detached:
             value = check_loss(call(self.values, self.hyperparameters))
         hits = reaches(value, self.hyperparameters)

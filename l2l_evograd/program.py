@@ -158,10 +158,7 @@ class Program:
 
     def calls(self, kind: type) -> bool:
         """Say whether the program calls a function of this type."""
-        return any(
-            isinstance(getattr(i.function, "__self__", i.function), kind)
-            for i in self._instructions
-        )
+        return any(isinstance(i.function, kind) for i in self._instructions)
 
     def _dependent(self, nodes: Sequence[Node]) -> set[int]:
         """Return the ids of the nodes that have to run again."""

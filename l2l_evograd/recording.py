@@ -6,7 +6,6 @@ weights. :class:`Wrapper` is how callers hold such a module: it passes on calls 
 attributes.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
-from l2l_evograd.detached import DetachedValues, HeldDetached
+from l2l_evograd.detached import DetachedValues, HeldDetached, holding
 from l2l_evograd.functional import Circumstances, copy_structure
 from l2l_evograd.losses import InnerLoss, check_differentiable, check_loss
 from l2l_evograd.program import LostHistory, Program, leaves_behind, reaches
@@ -232,11 +231,10 @@ class Recording:
         def evaluate(params: Sequence[Tensor], leaves: Sequence[Tensor]) -> Tensor:
             stand_ins = {id(t): leaf for t, leaf in zip(cut, leaves, strict=False)}
             candidate = Candidate(moment.module(params), stand_ins)
-            held = HeldDetached(map(plain, detached.values)) if hold_detached else none
+            held = holding(map(plain, detached.values), hold_detached)
             with moment.circumstances.again(), held:
                 return function(candidate)
 
-        none = contextlib.nullcontext()
         return value, InnerLoss(evaluate, inputs, [*twins, *whole])
 
     def moment(self) -> "Moment":

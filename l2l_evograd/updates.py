@@ -162,7 +162,6 @@ class Evolution:
     """
 
     estimator: EvoGrad = field(default_factory=EvoGrad)
-    uses_input_gradients = False
 
     def step(
         self,
