@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from l2l_evograd.estimators import resolve_estimator
+from l2l_evograd.graph import differentiable_again, is_compiled, reaches
 from l2l_evograd.losses import InnerLoss, check_differentiable, check_loss
-from l2l_evograd.program import reaches
-from l2l_evograd.updates import Evolution, Gradient, Update, Wanted, connected
+from l2l_evograd.pullback import Wanted, connected
+from l2l_evograd.stored import Shelf, StoredGraph
+from l2l_evograd.updates import Evolution, Gradient, Update
 
 
 class Advance(NamedTuple):
@@ -31,7 +33,9 @@ class Advance(NamedTuple):
     extras: list[Tensor | None]
 
 
-def make_update(update: str, lr: float | None, estimator: object) -> Update:
+def make_update(
+    update: str, lr: float | Sequence[Tensor] | None, estimator: object
+) -> Update:
     """Return the update that the public arguments describe.
 
     Raises:
@@ -66,6 +70,7 @@ def advance(
     wanted: Wanted,
     seed: int,
     names: Sequence[str],
+    shelf: Shelf,
     allow_unused: bool = False,
     retain_graph: bool = False,
     extras: Sequence[Tensor] = (),
@@ -80,6 +85,8 @@ def advance(
         wanted: whose cotangents are needed.
         seed: of the perturbations.
         names: of the weights, for messages.
+        shelf: where the graph of a step is kept that can be differentiated twice; what
+            is there is let go.
         allow_unused: leave weights that the loss does not use as they are.
         retain_graph: keep the graph of ``value``.
         extras: further tensors to differentiate the loss with respect to.
@@ -89,15 +96,28 @@ def advance(
         ValueError: if the loss does not require grad, or does not use some weights.
     """
     check_loss(value)
+    shelf.clear()
     gradients: list[Tensor] = []
     known: list[Tensor] | None = None
+    stored: StoredGraph | None = None
+    rates: Sequence[Tensor] = ()
     found: list[Tensor | None] = []
     if isinstance(update, Gradient):
+        rates = update.rates
         governed = [loss.inputs[p] for p in wanted.hyperparameters]
-        if not update.uses_input_gradients or not _independent(governed, params):
+        if not update.uses_input_gradients or not _partial(value, governed, params):
             governed = []
-        found = _gradients(value, [*params, *governed, *extras], retain_graph)
+        exact = [loss.inputs[p] for p in update.exact(wanted)]
+        twice = bool(exact or wanted.curvature) and not loss.packed
+        twice = twice and not is_compiled(value) and _partial(value, exact, params)
+        targets = [*params, *governed, *extras]
+        found = _gradients(value, targets, retain_graph, twice)
         gradients = _filled(found[: len(params)], params, names, allow_unused)
+        if twice and differentiable_again(gradients):
+            stored = StoredGraph(gradients, params, loss.inputs)
+            shelf.put(stored)
+        found = [None if tensor is None else tensor.detach() for tensor in found]
+        gradients = [gradient.detach() for gradient in gradients]
         if governed:
             found_inputs = found[len(params) : len(params) + len(governed)]
             known = [
@@ -105,29 +125,37 @@ def advance(
                 for g, t in zip(found_inputs, governed, strict=True)
             ]
     with torch.no_grad():
-        step = update.step(loss, params, gradients, wanted, seed, known)
-    after = connected(step, params, loss.inputs)
+        step = update.step(loss, params, gradients, wanted, seed, known, stored)
+    after = connected(step, params, loss.inputs, rates)
     return Advance(after, gradients, found[len(found) - len(extras) :])
 
 
-def _independent(inputs: Sequence[Tensor], params: Sequence[Tensor]) -> bool:
-    """Say whether total derivatives with respect to the inputs are partial ones.
+def _partial(value: Tensor, inputs: Sequence[Tensor], params: Sequence[Tensor]) -> bool:
+    """Say whether derivatives on the graph of ``value`` are ∂/∂inputs with θ held.
 
     They are not where one input was computed from another, or where the weights were,
-    as after an earlier step.
+    as after an earlier step; and an input may stand beside the graph, as the copy of a
+    tensor does that was written to.
     """
+    if not inputs:
+        return True
     others = [[t for t in inputs if t is not tensor] for tensor in inputs]
     between = any(any(reaches(t, o)) for t, o in zip(inputs, others, strict=True))
-    return not between and not any(any(reaches(param, inputs)) for param in params)
+    behind = any(any(reaches(param, inputs)) for param in params)
+    return not between and not behind and all(reaches(value, inputs))
 
 
 def _gradients(
-    value: Tensor, targets: Sequence[Tensor], retain_graph: bool
+    value: Tensor, targets: Sequence[Tensor], retain_graph: bool, create_graph: bool
 ) -> list[Tensor | None]:
     check_differentiable(value)
     return list(
         torch.autograd.grad(
-            value, targets, allow_unused=True, retain_graph=retain_graph
+            value,
+            targets,
+            allow_unused=True,
+            retain_graph=retain_graph or create_graph,
+            create_graph=create_graph,
         )
     )
 

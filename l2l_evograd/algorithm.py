@@ -6,6 +6,7 @@ fall through to the model. learn2learn itself is not imported.
 """
 
 import copy
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.adaptation import advance, default_generator, make_update
-from l2l_evograd.estimators import Estimator, check_positive
+from l2l_evograd.estimators import Estimator
+from l2l_evograd.functional import copy_structure
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
     adapted_names,
@@ -24,7 +26,9 @@ from l2l_evograd.hyperparameters import (
 )
 from l2l_evograd.losses import check_loss
 from l2l_evograd.perturbations import draw_seed
+from l2l_evograd.rates import Rates, as_attribute, matched
 from l2l_evograd.recording import Recording, Wrapper
+from l2l_evograd.stored import Shelf
 
 
 class EvoGradMetaOptimizer(Wrapper):
@@ -40,7 +44,10 @@ class EvoGradMetaOptimizer(Wrapper):
 
     Args:
         model: the module to adapt. It is wrapped, not copied or changed.
-        lr: inner learning rate η, positive. Plays no part in ``update="evolution"``.
+        lr: inner learning rate η, positive; plays no part in ``update="evolution"``.
+            Or learned rates: a tensor, or one for each adapted parameter, that has its
+            shape or broadcasts to it. Those that are parameters become parameters of
+            this module, as in learn2learn's ``MetaSGD``.
         first_order: governs the initial weights, and tensors from outside the learner
             that require grad: True drops the curvature of the inner step, False is
             exact. None: False as in MAML, unless hyperparameters are named, then True.
@@ -59,7 +66,8 @@ class EvoGradMetaOptimizer(Wrapper):
             from torch's own.
 
     Raises:
-        TypeError: for a model that is no module, or an estimator that is none.
+        TypeError: for a model that is no module, is scripted or is what
+            ``torch.compile(module)`` returned, or an estimator that is none.
         ValueError: for a learning rate that is not positive and finite, unknown
             names, or a model with nothing to adapt.
 
@@ -75,7 +83,7 @@ class EvoGradMetaOptimizer(Wrapper):
     def __init__(
         self,
         model: nn.Module,
-        lr: float,
+        lr: Rates,
         first_order: bool | None = None,
         allow_unused: bool | None = None,
         allow_nograd: bool = False,
@@ -88,8 +96,16 @@ class EvoGradMetaOptimizer(Wrapper):
             raise TypeError(
                 f"expected model to be a torch.nn.Module, got {type(model).__name__}"
             )
+        copy_structure(model)  # refuses what no clone could be made of
         super().__init__(model)
-        self.lr = check_positive(lr, "lr")
+        if any(child._compiled_call_impl is not None for child in model.modules()):
+            warnings.warn(
+                "clones run without the effect of module.compile(), which is bound to "
+                "the original parameters; compile functions that forward calls with "
+                "the parameters as arguments instead",
+                stacklevel=2,
+            )
+        self.lr = as_attribute(lr)
         tensors = find_hyperparameters(hyperparameters, model)
         self._references = _References(tensors)
         self.first_order = bool(tensors) if first_order is None else first_order
@@ -97,7 +113,13 @@ class EvoGradMetaOptimizer(Wrapper):
         self.allow_unused = allow_nograd if allow_unused is None else allow_unused
         self.update = update
         self.estimator = estimator
-        make_update(update, self.lr, estimator)
+        # The rate has been checked as far as can be without the parameters.
+        make_update(update, 1.0, estimator)
+        if update == "evolution" and not isinstance(self.lr, float):
+            raise ValueError(
+                "expected lr to be a number for update='evolution', in which it plays "
+                "no part, got tensors; learned rates go with update='gradient'"
+            )
         if generator is not None and not isinstance(generator, torch.Generator):
             raise TypeError(
                 f"expected generator to be a torch.Generator, got "
@@ -105,8 +127,11 @@ class EvoGradMetaOptimizer(Wrapper):
             )
         self.generator = default_generator() if generator is None else generator
         self._recording: Recording | None = None
+        self._shelf = Shelf()
         self._reached = [False] * len(tensors)
-        self._adapted_names()
+        parameters = dict(model.named_parameters())
+        names = self._adapted_names()
+        matched(self.lr, names, [parameters[name] for name in names])
 
     @property
     def hyperparameters(self) -> list[Tensor]:
@@ -134,7 +159,12 @@ class EvoGradMetaOptimizer(Wrapper):
         parameters = dict(self.module.named_parameters())
         with torch._C.DisableTorchFunctionSubclass():
             values = [parameters[name].clone() for name in names]
-            recording = Recording(self.module, names, values)
+            recording = Recording(
+                self.module,
+                names,
+                values,
+                follow_detached=self.update == "evolution",
+            )
         learner = copy.copy(self)
         # A shallow copy shares the dictionaries in which a module keeps its parts.
         learner.__dict__ = {
@@ -199,14 +229,16 @@ class EvoGradMetaOptimizer(Wrapper):
         with torch._C.DisableTorchFunctionSubclass():
             wanted, reached = assign_roles(inner, self.hyperparameters, first_order)
             self._check_reached(reached, allow_unused)
+            rates = matched(self.lr, recording.names, recording.values)
             new = advance(
                 value,
                 inner,
                 recording.values,
-                make_update(self.update, self.lr, self.estimator),
+                make_update(self.update, rates, self.estimator),
                 wanted,
                 draw_seed(self.generator),
                 recording.names,
+                self._shelf,
                 allow_unused,
             )
             recording.move(new.params)

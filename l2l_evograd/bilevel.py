@@ -21,6 +21,7 @@ from l2l_evograd.estimators import (
     check_positive,
     resolve_estimator,
 )
+from l2l_evograd.graph import reaches
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
     assign_roles,
@@ -29,10 +30,11 @@ from l2l_evograd.hyperparameters import (
 from l2l_evograd.losses import check_loss, gradient
 from l2l_evograd.perturbations import draw_seed
 from l2l_evograd.posed import DictProblem, Loss, ModuleProblem
-from l2l_evograd.program import LostHistory, Program, reaches
+from l2l_evograd.program import LostHistory, Program
+from l2l_evograd.pullback import Wanted
 from l2l_evograd.recording import ModuleCall
 from l2l_evograd.replay import ReplayTensor, plain
-from l2l_evograd.updates import Evolution, Gradient, Update, Wanted
+from l2l_evograd.updates import Evolution, Gradient, Update
 
 
 class Hypergradient(NamedTuple):

@@ -15,15 +15,23 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from l2l_evograd.history import packs_saved_tensors
+
 DETACHING = frozenset({Tensor.detach, torch.detach})
 
 
 class DetachedValues(TorchFunctionMode):
-    """Keep what the calls of ``detach`` return inside a ``with`` block, in order."""
+    """Keep what the calls of ``detach`` return inside a ``with`` block, in order.
+
+    Attributes:
+        values: what they returned.
+        packed: as :class:`~l2l_evograd.history.Node` has it, for any call at all.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.values: list[Tensor] = []
+        self.packed = False
 
     def __torch_function__(
         self,
@@ -33,6 +41,9 @@ class DetachedValues(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call the function; keep the result if it cuts."""
+        # torch.compile traces this method, but cannot trace the question.
+        if not torch.compiler.is_compiling():
+            self.packed = self.packed or packs_saved_tensors()
         result = func(*args, **(kwargs or {}))
         if func in DETACHING:
             self.values.append(result)

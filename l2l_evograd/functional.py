@@ -94,7 +94,7 @@ def _refuse_bound(module: nn.Module) -> None:
         raise TypeError(
             "got what torch.compile(module) returned, whose forward is bound to the "
             "original parameters; pass the module itself, and compile functions that "
-            "it calls or use module.compile()"
+            "its forward calls with the parameters as arguments"
         )
 
 

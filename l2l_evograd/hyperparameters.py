@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
+from l2l_evograd.graph import reaches
 from l2l_evograd.losses import InnerLoss
-from l2l_evograd.program import reaches
-from l2l_evograd.updates import Wanted
+from l2l_evograd.pullback import Wanted
 
 Hyperparameters = Tensor | nn.Module | str | Iterable["Tensor | nn.Module | str"]
 

@@ -23,6 +23,9 @@ class InnerLoss:
         inputs: the tensors λ that it depends on and that require grad.
         leaves: what stands for them in an evaluation; by default detached twins that
             share their memory.
+        packed: whether part of what autograd saved for the loss as it was computed is
+            in the hands of hooks, such as those of activation checkpoints, which may
+            compute it again after the weights have moved.
     """
 
     def __init__(
@@ -30,7 +33,9 @@ class InnerLoss:
         evaluate: Evaluation,
         inputs: Sequence[Tensor],
         leaves: Sequence[Tensor] | None = None,
+        packed: bool = False,
     ) -> None:
+        self.packed = packed
         self._evaluate = evaluate
         self.inputs = list(inputs)
         if leaves is None:

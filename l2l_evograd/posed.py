@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from l2l_evograd.adaptation import Advance, advance
 from l2l_evograd.detached import DetachedValues, holding
 from l2l_evograd.functional import Circumstances, copy_structure
+from l2l_evograd.graph import reaches
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
     adapted_names,
@@ -20,9 +21,10 @@ from l2l_evograd.hyperparameters import (
     name_of,
 )
 from l2l_evograd.losses import InnerLoss, check_loss
-from l2l_evograd.program import reaches
+from l2l_evograd.pullback import Wanted
 from l2l_evograd.recording import RecordedView, Recording
-from l2l_evograd.updates import Update, Wanted
+from l2l_evograd.stored import Shelf
+from l2l_evograd.updates import Update
 
 Loss = Callable[..., Tensor]
 
@@ -45,6 +47,7 @@ class ModuleProblem:
         self.recording = Recording(model, names, values, own_buffers)
         self.view = RecordedView(self.recording)
         self.weight_names = self.recording.names
+        self._shelf = Shelf()
 
     @property
     def values(self) -> list[Tensor]:
@@ -78,6 +81,7 @@ class ModuleProblem:
                 wanted,
                 seed,
                 self.weight_names,
+                self._shelf,
                 allow_unused,
                 retain_graph,
                 extras,
@@ -107,6 +111,7 @@ class DictProblem:
                 f"{type(params).__name__}; use dict(model.named_parameters())"
             )
         self._given = hyperparameters
+        self._shelf = Shelf()
         self.weight_names = list(params)
         self.values = [p.detach().requires_grad_() for p in params.values()]
         originals = tensors_of(hyperparameters)
@@ -146,7 +151,8 @@ class DictProblem:
                 filled[position] = leaf
             return again(weights, filled)
 
-        return value, InnerLoss(evaluate, [everything[p] for p in used])
+        inputs = [everything[p] for p in used]
+        return value, InnerLoss(evaluate, inputs, packed=detached.packed)
 
     def advance(
         self,
@@ -158,9 +164,16 @@ class DictProblem:
         allow_unused: bool,
     ) -> Advance:
         """Take one inner step."""
-        names = self.weight_names
         new = advance(
-            value, inner, self.values, rule, wanted, seed, names, allow_unused
+            value,
+            inner,
+            self.values,
+            rule,
+            wanted,
+            seed,
+            self.weight_names,
+            self._shelf,
+            allow_unused,
         )
         self.values = new.params
         return new

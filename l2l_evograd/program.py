@@ -8,25 +8,16 @@ from another network). Cutting there makes the program local: its derivatives wi
 respect to variables and inputs never reach into the caller's autograd graph.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.autograd.graph import Node as Function
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from l2l_evograd.functional import Circumstances, preserved_random_state
-from l2l_evograd.replay import (
-    Constant,
-    Node,
-    Read,
-    ReplayTensor,
-    Scratch,
-    Source,
-    leaf_of,
-    plain,
-)
+from l2l_evograd.history import Constant, Node, Read, Scratch, Source
+from l2l_evograd.replay import ReplayTensor, leaf_of, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +76,7 @@ class Program:
         inputs: the tensors that the program depends on besides its variables and that
             require grad, each once.
         used: the positions of the variables that occur.
+        packed: as :class:`~l2l_evograd.history.Node` has it, for any call in it.
 
     Raises:
         LostHistory: if part of the history is missing.
@@ -113,6 +105,7 @@ class Program:
         self._instructions = [
             self._instruction(node) for node in nodes if id(node) in self._live
         ]
+        self.packed = any(node.packed for node in nodes if id(node) in self._live)
         self._target = self._operand(reading)
         self._note_last_reads()
 
@@ -213,6 +206,8 @@ class Program:
             return leaf
         node = leaf.node
         if isinstance(node, Source) and node.owner is self._owner:
+            if node.lost is not None:
+                raise LostHistory(node.lost)
             return self._variable(node.position)
         if id(node) in self._order and not self._held(leaf):
             return _Result(self._order[id(node)], leaf.slot)
@@ -285,47 +280,3 @@ def _unchanged(value: Tensor, version: int) -> Tensor:
             f"backward(), or clone it before changing it"
         )
     return value
-
-
-def reaches(tensor: Tensor, targets: Iterable[Tensor]) -> list[bool]:
-    """Say which of ``targets`` the autograd graph of ``tensor`` leads to.
-
-    Cost: one walk over the graph between them; nothing is computed.
-    """
-    wanted = list(targets)
-    behind = set(_functions_behind(tensor))
-    leaves = {id(variable) for variable in _variables(behind)}
-    return [
-        target is tensor or target.grad_fn in behind or id(target) in leaves
-        for target in wanted
-    ]
-
-
-def leaves_behind(tensor: Tensor, stops: Iterable[Tensor]) -> list[Tensor]:
-    """Return the leaves that ``tensor`` was computed from, not looking past ``stops``.
-
-    Cost: one walk over the graph.
-    """
-    ends = [stop.grad_fn for stop in stops if stop.grad_fn is not None]
-    return _variables(_functions_behind(tensor, ends))
-
-
-def _functions_behind(tensor: Tensor, ends: Sequence[Function] = ()) -> list[Function]:
-    """Return the autograd functions behind a tensor, each once."""
-    waiting = [tensor.grad_fn] if tensor.grad_fn is not None else []
-    seen = {*waiting, *ends}
-    found = []
-    while waiting:
-        function = waiting.pop()
-        found.append(function)
-        for following, _ in function.next_functions:
-            if following is not None and following not in seen:
-                seen.add(following)
-                waiting.append(following)
-    return found
-
-
-def _variables(functions: Iterable[Function]) -> list[Tensor]:
-    """Return the leaves among what accumulates gradients."""
-    variables = [getattr(function, "variable", None) for function in functions]
-    return [variable for variable in variables if variable is not None]

@@ -15,12 +15,12 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from l2l_evograd.detached import DetachedValues, HeldDetached, holding
 from l2l_evograd.functional import Circumstances, copy_structure
+from l2l_evograd.graph import leaves_behind, reaches
+from l2l_evograd.history import Node, Scratch
 from l2l_evograd.losses import InnerLoss, check_differentiable, check_loss
-from l2l_evograd.program import LostHistory, Program, leaves_behind, reaches
+from l2l_evograd.program import LostHistory, Program
 from l2l_evograd.replay import (
-    Node,
     ReplayTensor,
-    Scratch,
     leaf_of,
     plain,
     snapshot,
@@ -98,6 +98,8 @@ class Recording:
         names: which of its parameters are weights; all others are shared.
         values: the weights to start from, on whatever autograd graph.
         own_buffers: whether the copy gets buffers of its own or writes to the module's.
+        follow_detached: whether tensors without a gradient keep a history too, which
+            losses whose detached parts are not held need.
 
     Attributes:
         module: the copy.
@@ -111,7 +113,9 @@ class Recording:
         names: Sequence[str],
         values: Sequence[Tensor],
         own_buffers: bool = True,
+        follow_detached: bool = True,
     ) -> None:
+        self._follow_detached = follow_detached
         parameters = dict(module.named_parameters())
         self.names = list(names)
         self.values = list(values)
@@ -160,6 +164,7 @@ class Recording:
             with DetachedValues() as detached:
                 outputs = self.module(*args, **kwargs)
             function.detached = detached.values
+            node.packed = node.packed or detached.packed
             return wrap_outputs(outputs, node, flat)
 
     def inner_loss(self, loss: Tensor, hold_detached: bool) -> InnerLoss:
@@ -174,10 +179,13 @@ class Recording:
             ValueError: if it does not depend on the present weights, or, where
                 detached tensors are held, does not require grad.
         """
-        if not isinstance(loss, ReplayTensor):
-            raise LostHistory("it is an ordinary tensor")
         if hold_detached:
             check_differentiable(loss)
+        if not isinstance(loss, ReplayTensor):
+            raise LostHistory(
+                "it is an ordinary tensor, as what comes out of a custom "
+                "autograd.Function or of torch.inference_mode() is"
+            )
         with torch._C.DisableTorchFunctionSubclass():
             program = Program(loss, owner=self._owner, hold_detached=hold_detached)
             if not program.used:
@@ -191,7 +199,7 @@ class Recording:
                         "it uses a tensor that depends on the weights by a way that "
                         "was not followed, such as one stored by a hook"
                     )
-            return InnerLoss(program, program.inputs)
+            return InnerLoss(program, program.inputs, packed=program.packed)
 
     def inner_loss_of(
         self,
@@ -235,7 +243,7 @@ class Recording:
             with moment.circumstances.again(), held:
                 return function(candidate)
 
-        return value, InnerLoss(evaluate, inputs, [*twins, *whole])
+        return value, InnerLoss(evaluate, inputs, [*twins, *whole], detached.packed)
 
     def moment(self) -> "Moment":
         """Return the module and the circumstances as they are now."""
@@ -243,7 +251,8 @@ class Recording:
 
     def _with_history(self) -> list[ReplayTensor]:
         self._owner = object()
-        return [source(v, self._owner, i) for i, v in enumerate(self.values)]
+        follows = self._follow_detached
+        return [source(v, self._owner, i, follows) for i, v in enumerate(self.values)]
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors of the module: weights, other parameters, buffers."""

@@ -12,18 +12,15 @@ those written so far.
 """
 
 import copy
-import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from l2l_evograd.functional import Circumstances
-
-_clock = itertools.count()
+from l2l_evograd.history import Constant, Node, Read, Scratch, Source, Writes
 
 _IN_PLACE_OPERATORS = frozenset(
     f"__i{name}__"
@@ -31,67 +28,10 @@ _IN_PLACE_OPERATORS = frozenset(
 ) | {"__setitem__"}
 
 
-class Source:
-    """Weight number ``position`` of ``owner``: where histories begin."""
-
-    __slots__ = ("owner", "position")
-
-    def __init__(self, owner: object, position: int) -> None:
-        self.owner = owner
-        self.position = position
-
-
-class Node:
-    """One recorded call: ``function(*args, **kwargs)`` and its circumstances.
-
-    Attributes:
-        leaves: the flattened arguments; tensors as Read, Constant or Scratch.
-        spec: how to unflatten them to ``(args, kwargs)``.
-        index: place in the order of recording.
-        lost: why the history is incomplete here, or None.
-    """
-
-    __slots__ = ("function", "leaves", "spec", "circumstances", "index", "lost")
-
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        leaves: list[Any],
-        spec: TreeSpec,
-        circumstances: Circumstances,
-    ) -> None:
-        self.function = function
-        self.leaves = leaves
-        self.spec = spec
-        self.circumstances = circumstances
-        self.index = next(_clock)
-        self.lost: str | None = None
-
-
-@dataclass(slots=True)
-class Read:
-    """An argument with a history: output ``slot`` of ``node`` after ``effects``."""
-
-    node: Node | Source
-    slot: int
-    effects: tuple[Node, ...]
-    value: Tensor | None
-    version: int
-
-
-@dataclass(slots=True)
-class Constant:
-    """A tensor argument without a history, with its version when it was read."""
-
-    value: Tensor
-    version: int
-
-
-@dataclass(slots=True)
-class Scratch:
-    """A tensor argument that the call writes to: every replay gets a fresh copy."""
-
-    value: Tensor
+_WRITTEN_UNSEEN = (
+    "it was written to by a way that was not followed, such as through a detached "
+    "tensor that shares its memory"
+)
 
 
 class ReplayTensor(Tensor):
@@ -99,7 +39,7 @@ class ReplayTensor(Tensor):
 
     _node: Node | Source
     _slot: int
-    _writes: list[Node]
+    _writes: Writes
     _had_grad: bool
 
     @classmethod
@@ -160,11 +100,14 @@ def snapshot(tensor: Tensor) -> Tensor:
         return tensor.clone()
 
 
-def source(tensor: Tensor, owner: object, position: int) -> ReplayTensor:
+def source(
+    tensor: Tensor, owner: object, position: int, follows: bool = True
+) -> ReplayTensor:
     """Return ``tensor`` as weight number ``position`` of ``owner``."""
     with torch._C.DisableTorchFunctionSubclass():
         new = tensor.as_subclass(ReplayTensor)
-        return _remember(new, Source(owner, position), 0, [])
+        writes = Writes(_version(new))
+        return _remember(new, Source(owner, position, follows), 0, writes)
 
 
 def leaf_of(value: Any) -> Any:
@@ -173,12 +116,15 @@ def leaf_of(value: Any) -> Any:
         node = value._node
         hidden = value._had_grad != value.requires_grad
         # A write through a view changes this too, but is in the history.
-        if hidden and not value._writes and isinstance(node, Node):
+        if hidden and not value._writes.nodes:
             node.lost = (
                 "it went through a function that hides its computation, such as a "
                 "custom autograd.Function"
             )
-        return Read(node, value._slot, tuple(value._writes), value, value._version)
+        if value._writes.version != _version(value):
+            node.lost = _WRITTEN_UNSEEN
+        effects = tuple(value._writes.nodes)
+        return Read(node, value._slot, effects, value, _version(value))
     if isinstance(value, Tensor):
         return Constant(value, _version(value))
     return value
@@ -186,6 +132,9 @@ def leaf_of(value: Any) -> Any:
 
 def wrap_outputs(outputs: Any, node: Node, taken: Sequence[Any]) -> Any:
     """Return ``outputs`` with every tensor remembering ``node``.
+
+    Those without a gradient are constants to autograd. Unless ``node`` follows them,
+    they stay as they are, so that figures kept for a report do not keep a history.
 
     Args:
         outputs: what the call returned, tensors in any nesting.
@@ -201,7 +150,9 @@ def wrap_outputs(outputs: Any, node: Node, taken: Sequence[Any]) -> Any:
     for slot, output in enumerate(leaves):
         if not isinstance(output, Tensor):
             continue
-        writes = relatives.get(_storage(output), [])
+        if not (node.follows or output.requires_grad):
+            continue
+        writes = relatives.get(_storage(output), Writes(_version(output)))
         if type(output) is Tensor and id(output) not in known:
             # An alias would be a view, which restricts later in-place operations.
             output.__class__ = ReplayTensor
@@ -224,6 +175,8 @@ def _call_and_record(
         tracked = isinstance(target, ReplayTensor)
         leaves[0] = leaf_of(target) if tracked else Scratch(target.clone())
     node = Node(function, leaves, spec, Circumstances.now(t.device for t in tensors))
+    if _is_unseen_alias(target, flat):
+        node.lost = _WRITTEN_UNSEEN
     outputs = func(*args, **kwargs)
     written = [
         (position, item)
@@ -234,17 +187,19 @@ def _call_and_record(
     for position, item in written:
         if isinstance(item, ReplayTensor):
             _drop_stale(leaves[position], _storage(item))
-            item._writes.append(node)
+            item._writes.append(node, _version(item))
         else:
             leaves[position] = Scratch(snapshot(item))
     if target is not None:
         # As with requires_grad, a tensor written to takes part from now on.
         if isinstance(target, ReplayTensor):
             _drop_stale(leaves[0], _storage(target))
-            target._writes.append(node)
+            target._writes.append(node, _version(target))
         elif type(target) is Tensor:
             target.__class__ = ReplayTensor
-            _remember(target, node, -1, [node])
+            writes = Writes(_version(target))
+            writes.append(node, _version(target))
+            _remember(target, node, -1, writes)
         flat = [*flat, target]
     if func is Tensor.requires_grad_:
         outputs._had_grad = outputs.requires_grad
@@ -265,6 +220,14 @@ def _on_base(
         return func(whole.as_strided(size, stride, offset), *args, **kwargs)
 
     return write, base
+
+
+def _is_unseen_alias(target: Tensor | None, flat: list[Any]) -> bool:
+    """Say whether a tensor without a history shares memory with one that has one."""
+    if target is None or isinstance(target, ReplayTensor):
+        return False
+    others = [item for item in flat if isinstance(item, ReplayTensor)]
+    return any(_storage(item) == _storage(target) for item in others)
 
 
 def _drop_stale(reading: Any, storage: int) -> None:
@@ -293,7 +256,7 @@ def _settle(outputs: Any, node: Node, flat: list[Any], written: list[Any]) -> An
 
 
 def _remember(
-    tensor: Tensor, node: Node | Source, slot: int, writes: list[Node]
+    tensor: Tensor, node: Node | Source, slot: int, writes: Writes
 ) -> "ReplayTensor":
     if not isinstance(tensor, ReplayTensor):
         raise TypeError(f"expected a ReplayTensor, got {type(tensor).__name__}")

@@ -4,7 +4,8 @@ An update maps (θ, λ) to new weights. What the outer loss needs of it is its p
 from the cotangent v = ∂L/∂θ_new to the cotangents of θ and λ.
 
 Gradient, learn2learn's step: θ' = θ − η ∇_θ ℓ(θ, λ). With D = v·∇_θ ℓ(θ, λ),
-    λ̄ = −η ∂D/∂λ,   θ̄ = v − η ∂D/∂θ.
+    λ̄ = −η ∂D/∂λ,   θ̄ = v − η ∂D/∂θ,   η̄ = −D.
+A rate for each weight, as in Meta-SGD, goes with v: D = (η ⊙ v)·∇_θ ℓ(θ, λ).
 
 Evolution, the paper's Algorithm 1: θ_k = θ + ε_k, ℓ_k = ℓ(θ_k, λ), w = softmax(−ℓ/τ),
 θ* = Σ_k w_k θ_k. With s_k = v·ε_k and c_k = −(w_k/τ)(s_k − Σ_j w_j s_j),
@@ -15,11 +16,9 @@ For small σ the second is the first with η = σ²(K−1)/(Kτ), in expectation
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from l2l_evograd.estimators import (
     Estimator,
@@ -31,52 +30,8 @@ from l2l_evograd.estimators import (
 )
 from l2l_evograd.losses import InnerLoss
 from l2l_evograd.perturbations import Perturbations
-
-
-class Cotangents(NamedTuple):
-    """What a pullback returns.
-
-    Attributes:
-        params: θ̄, one tensor for each weight.
-        inputs: λ̄, one tensor for each input, None where none was asked for.
-    """
-
-    params: list[Tensor]
-    inputs: list[Tensor | None]
-
-
-class Step(NamedTuple):
-    """One inner update, done.
-
-    Attributes:
-        params: the new weights, detached.
-        pullback: v -> :class:`Cotangents`.
-        keeps_params: whether the pullback needs the weights from before the step.
-    """
-
-    params: list[Tensor]
-    pullback: Callable[[list[Tensor]], Cotangents]
-    keeps_params: bool
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Whose cotangents a pullback shall return.
-
-    Attributes:
-        hyperparameters: positions of the inputs that the estimator governs.
-        others: positions of the inputs that get the exact cotangent.
-        curvature: whether θ̄ includes −η ∂D/∂θ, or is v.
-    """
-
-    hyperparameters: Sequence[int] = ()
-    others: Sequence[int] = ()
-    curvature: bool = False
-
-    @property
-    def nothing(self) -> bool:
-        """Whether the pullback is the identity."""
-        return not (self.hyperparameters or self.others or self.curvature)
+from l2l_evograd.pullback import Cotangents, Step, Wanted
+from l2l_evograd.stored import StoredGraph
 
 
 @dataclass(frozen=True)
@@ -84,21 +39,34 @@ class Gradient:
     """θ' = θ − η ∇_θ ℓ(θ, λ).
 
     Args:
-        lr: η.
+        lr: η, a number, or a tensor for each weight that has its shape or broadcasts
+            to it; these get exact cotangents −v ⊙ ∇_θ ℓ.
         estimator: of ∂D/∂λ.
 
     Cost:
         Nothing beyond the gradient that is handed in; the pullback costs what the
         estimator costs, and one second-order step where exact cotangents are wanted.
+        A graph that is handed in saves two of that step's three passes. Tensors as
+        rates keep the gradient until the pullback.
     """
 
-    lr: float
+    lr: float | Sequence[Tensor]
     estimator: Estimator
+
+    @property
+    def rates(self) -> Sequence[Tensor]:
+        """η where it consists of tensors."""
+        return () if isinstance(self.lr, float) else self.lr
 
     @property
     def uses_input_gradients(self) -> bool:
         """Whether ∂ℓ/∂λ at θ saves a pass later."""
         return isinstance(self.estimator, Guided) and self.estimator.scheme == "forward"
+
+    def exact(self, wanted: Wanted) -> list[int]:
+        """Return the positions of the inputs that get exact cotangents."""
+        governed = wanted.hyperparameters if isinstance(self.estimator, Exact) else ()
+        return [*governed, *wanted.others]
 
     def step(
         self,
@@ -108,41 +76,63 @@ class Gradient:
         wanted: Wanted,
         seed: int,
         known: Sequence[Tensor] | None = None,
+        stored: StoredGraph | None = None,
     ) -> Step:
         """Move the weights.
 
         Args:
             loss: ℓ.
             params: θ, detached.
-            gradients: ∇_θ ℓ(θ, λ).
+            gradients: ∇_θ ℓ(θ, λ), detached.
             wanted: whose cotangents the pullback returns.
             seed: of the perturbations.
             known: ∂ℓ/∂λ at θ for ``wanted.hyperparameters``.
+            stored: ∇_θ ℓ(θ, λ) on a graph.
         """
         before = [param.detach() for param in params]
-        after = torch._foreach_add(before, list(gradients), alpha=-self.lr)
+        rates = [rate.detach() for rate in self.rates]
+        after, scale = self._moved(before, gradients, rates)
+        slopes = list(gradients) if rates else []
+        exact = self.exact(wanted)
+        estimated = [] if isinstance(self.estimator, Exact) else wanted.hyperparameters
 
         def pullback(direction: list[Tensor]) -> Cotangents:
             inputs: list[Tensor | None] = [None] * len(loss.inputs)
-            estimated, others = list(wanted.hyperparameters), list(wanted.others)
-            if isinstance(self.estimator, Exact):
-                estimated, others = [], estimated + others
-            moved: Sequence[Tensor] = direction
-            if others or wanted.curvature:
-                curvature, grads = exact_mixed(
-                    loss, before, direction, others, params_too=wanted.curvature
-                )
-                _fill(inputs, others, grads, -self.lr)
+            scaled, moved = direction, direction
+            if rates:
+                scaled = [v * rate for v, rate in zip(direction, rates, strict=True)]
+            if exact or wanted.curvature:
+                found = stored and stored.mixed(scaled, exact, wanted.curvature)
+                if not found:
+                    found = exact_mixed(loss, before, scaled, exact, wanted.curvature)
+                curvature, grads = found
+                _fill(inputs, exact, grads, scale)
                 if wanted.curvature:
-                    moved = torch._foreach_add(direction, curvature, alpha=-self.lr)
+                    moved = list(torch._foreach_add(direction, curvature, alpha=scale))
             if estimated:
                 grads = self.estimator.mixed(
-                    loss, before, direction, estimated, seed, known
+                    loss, before, scaled, estimated, seed, known
                 )
-                _fill(inputs, estimated, grads, -self.lr)
-            return Cotangents(list(moved), inputs)
+                _fill(inputs, estimated, grads, scale)
+            return Cotangents(moved, inputs, _rate_cotangents(rates, direction, slopes))
 
-        return Step(list(after), pullback, keeps_params=not wanted.nothing)
+        if wanted.nothing and not rates:
+            return Step(after, _identity(len(loss.inputs)), keeps_params=False)
+        return Step(after, pullback, keeps_params=not wanted.nothing)
+
+    def _moved(
+        self,
+        params: Sequence[Tensor],
+        gradients: Sequence[Tensor],
+        rates: Sequence[Tensor],
+    ) -> tuple[list[Tensor], float]:
+        """Return the new weights, and the factor of what multiplies the gradient."""
+        if isinstance(self.lr, float):
+            scale = -self.lr
+            after = torch._foreach_add(list(params), list(gradients), alpha=scale)
+            return list(after), scale
+        steps = zip(params, gradients, rates, strict=True)
+        return [p - rate * gradient for p, gradient, rate in steps], -1.0
 
 
 @dataclass(frozen=True)
@@ -171,9 +161,10 @@ class Evolution:
         wanted: Wanted,
         seed: int,
         known: Sequence[Tensor] | None = None,
+        stored: StoredGraph | None = None,
     ) -> Step:
         """Move the weights; see :meth:`Gradient.step`. ``gradients`` play no part."""
-        del gradients, known
+        del gradients, known, stored
         before = [param.detach() for param in params]
         noise = self.estimator.perturbations(before, seed)
         return evolve(loss, before, noise, self.estimator.temperature, wanted)
@@ -232,58 +223,20 @@ def evolve(
     return Step(after, pullback, keeps_params=again and not wanted.nothing)
 
 
-def connected(
-    step: Step, params: Sequence[Tensor], inputs: Sequence[Tensor]
+def _identity(inputs: int) -> Callable[[list[Tensor]], Cotangents]:
+    """Return a pullback that holds on to nothing."""
+    return lambda direction: Cotangents(direction, [None] * inputs)
+
+
+def _rate_cotangents(
+    rates: Sequence[Tensor], direction: Sequence[Tensor], slopes: Sequence[Tensor]
 ) -> list[Tensor]:
-    """Return the new weights on the autograd graph of θ and λ.
-
-    ``backward()`` through them calls the step's pullback.
-
-    Args:
-        step: the update, done at the values of ``params``.
-        params: θ as the caller's graph knows it.
-        inputs: λ likewise.
-    """
-    # Handing the tensors over lets autograd notice if they are changed in place
-    # before backward; the identity needs none of them.
-    kept = [*params, *inputs] if step.keeps_params else []
-    return list(
-        _Pullback.apply(step.pullback, step.params, len(kept), *kept, *params, *inputs)
-    )
-
-
-class _Pullback(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *args: Any) -> tuple[Tensor, ...]:
-        pullback, after, kept, *tensors = args
-        ctx.pullback = pullback
-        ctx.kept = kept
-        ctx.shapes = [(t.shape, t.dtype, t.device) for t in after]
-        ctx.save_for_backward(*tensors[:kept])
-        ctx.set_materialize_grads(False)
-        return tuple(after)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
-        try:
-            _ = ctx.saved_tensors
-        except RuntimeError as error:  # autograd has noticed another version
-            raise RuntimeError(
-                "weights, hyperparameters or another tensor that the inner loss uses "
-                "were changed in place before backward(); step optimizers after it, "
-                "or clone what is changed"
-            ) from error
-        direction = [
-            torch.zeros(shape, dtype=dtype, device=device)
-            if cotangent is None
-            else cotangent
-            for cotangent, (shape, dtype, device) in zip(
-                cotangents, ctx.shapes, strict=True
-            )
-        ]
-        params, inputs = ctx.pullback(direction)
-        return (None, None, None, *[None] * ctx.kept, *params, *inputs)
+    if not rates:
+        return []
+    return [
+        (-v * slope).sum_to_size(rate.shape)
+        for rate, v, slope in zip(rates, direction, slopes, strict=True)
+    ]
 
 
 def _fill(

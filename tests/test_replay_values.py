@@ -98,9 +98,22 @@ def test_what_the_loss_used_must_not_change_before_backward(changed):
     factor = torch.ones(6, 1)
     learner = learner_of(model)
     learner.adapt((factor * (learner(x) - y)).square().mean())
+    learner.adapt(learner(torch.ones(2, 4)).square().mean())  # keeps the latest graph
     loss = learner(torch.ones(2, 4)).square().mean()
     {"input": x, "target": y, "weights": factor}[changed].mul_(2)
     with pytest.raises(RuntimeError, match="changed in place after the loss.*clone it"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("changed", ["input", "weights"])
+def test_what_a_kept_graph_needs_must_not_change_either(changed):
+    model, x, y = nn.Linear(4, 3), torch.randn(6, 4), torch.randn(6, 3)
+    factor = torch.ones(6, 1)
+    learner = learner_of(model)
+    learner.adapt((factor * (learner(x) - y)).square().mean())
+    loss = learner(torch.ones(2, 4)).square().mean()
+    {"input": x, "weights": factor}[changed].mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
 
 

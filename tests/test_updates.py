@@ -5,7 +5,8 @@ from naive import algorithm_one
 from l2l_evograd.estimators import EvoGrad, Exact
 from l2l_evograd.losses import InnerLoss
 from l2l_evograd.perturbations import Perturbations
-from l2l_evograd.updates import Evolution, Gradient, Wanted, connected, evolve
+from l2l_evograd.pullback import Wanted, connected
+from l2l_evograd.updates import Evolution, Gradient, evolve
 
 pytestmark = pytest.mark.usefixtures("float64")
 
