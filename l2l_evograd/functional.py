@@ -44,6 +44,9 @@ def copy_structure(
     return _Copies(module, tensors or {}).of_module(module)
 
 
+_IMMUTABLE = frozenset({bool, int, float, str, type(None)})
+
+
 class _Copies:
     """The copies made so far; a class, because closures that call each other leak."""
 
@@ -59,7 +62,9 @@ class _Copies:
         new: nn.Module = object.__new__(type(child))
         self._copies[id(child)] = new
         for key, value in vars(child).items():
-            new.__dict__[key] = self.of_value(value)
+            # Most attributes are flags; this runs once for each call of a learner.
+            whole = type(value) in _IMMUTABLE
+            new.__dict__[key] = value if whole else self.of_value(value)
         # module.compile() stores a callable bound to the original module.
         new.__dict__["_compiled_call_impl"] = None
         return new
@@ -77,7 +82,8 @@ class _Copies:
             return kind(self.of_value(item) for item in value)
         if isinstance(value, dict) and hasattr(value, "copy"):
             new = value.copy()
-            new.update({key: self.of_value(item) for key, item in value.items()})
+            if new:
+                new.update({key: self.of_value(item) for key, item in value.items()})
             return new
         if kind is set:
             return value.copy()

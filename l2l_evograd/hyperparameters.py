@@ -5,6 +5,7 @@ in the model. They are never perturbed and never adapted.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -33,7 +34,7 @@ def find_hyperparameters(
     if named is None:
         return []
     found: dict[int, Tensor] = {}
-    for item in _items(named):
+    for item in listed(named):
         for tensor in _tensors(item, model):
             if not tensor.requires_grad:
                 raise ValueError(
@@ -49,11 +50,12 @@ def find_hyperparameters(
     return list(found.values())
 
 
-def _items(named: object) -> Iterable[object]:
+def listed(named: object) -> list[Any]:
+    """Return a choice of hyperparameters as a list of tensors, modules and names."""
     if isinstance(named, Tensor | nn.Module | str):
         return [named]
     if isinstance(named, Mapping):
-        return named.values()
+        return list(named.values())
     if isinstance(named, Iterable):
         return list(named)
     raise TypeError(

@@ -1,8 +1,7 @@
 """``LightningEvoGrad``: learn2learn's ``LightningMAML`` with EvoGrad inside."""
 
-import random
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,8 +9,12 @@ from torch import Tensor, nn
 
 from l2l_evograd.algorithm import EvoGradMetaOptimizer
 from l2l_evograd.estimators import Estimator
-from l2l_evograd.fewshot.randomness import derive_seed
-from l2l_evograd.hyperparameters import Hyperparameters
+from l2l_evograd.fewshot.randomness import (
+    derive_seed,
+    random_state,
+    set_random_state,
+)
+from l2l_evograd.hyperparameters import Hyperparameters, listed
 from l2l_evograd.replay import plain
 
 try:
@@ -152,7 +155,8 @@ class LightningEvoGrad(LightningEpisodicModule):
             setattr(self, name, value)
         self.save_hyperparameters(settings)
         self.loss = nn.CrossEntropyLoss() if loss is None else loss
-        chosen = _listed(hyperparameters)
+        # A list, since what can be iterated over once is asked for twice.
+        chosen = None if hyperparameters is None else listed(hyperparameters)
         # Before the model, so that a deep copy of this module has copied them when it
         # comes to the model's references.
         self.outside = _outside(chosen, [model, self])
@@ -238,7 +242,7 @@ class LightningEvoGrad(LightningEpisodicModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what the randomness of the steps to come is drawn from."""
-        state = {"seed": self._seed, **_random_state(self.device)}
+        state = {"seed": self._seed, **random_state(self.device)}
         checkpoint[_CHECKPOINT_KEY] = {
             "done": self._done,
             "processes": _of_all_processes(state),
@@ -265,7 +269,7 @@ class LightningEvoGrad(LightningEpisodicModule):
         if len(saved["processes"]) == self.trainer.world_size:
             state = saved["processes"][self.global_rank]
             self._seed = state["seed"]
-            _set_random_state(state, self.device)
+            set_random_state(state, self.device)
 
     def _next_seed(self, training: bool, batch_idx: int) -> int:
         # Other perturbations for each task and process. Evaluation leaves those of
@@ -274,18 +278,6 @@ class LightningEvoGrad(LightningEpisodicModule):
             return derive_seed(self._seed, "evaluation", self.global_rank, batch_idx)
         self._done += 1
         return derive_seed(self._seed, "training", self.global_rank, self._done)
-
-
-def _listed(hyperparameters: Hyperparameters | None) -> list[Any] | None:
-    # A list, since what can be iterated over once is asked for twice.
-    if hyperparameters is None:
-        return None
-    if isinstance(hyperparameters, Mapping):
-        return list(hyperparameters.values())
-    single = isinstance(hyperparameters, Tensor | nn.Module | str)
-    if single or not isinstance(hyperparameters, Iterable):
-        return [hyperparameters]
-    return list(hyperparameters)
 
 
 def _outside(chosen: list[Any] | None, holders: list[nn.Module]) -> nn.ModuleList:
@@ -327,20 +319,6 @@ def _split(
         )
     supports = (torch.arange(len(data), device=data.device) % each) < shots
     return (data[supports], labels[supports]), (data[~supports], labels[~supports])
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    state = {"python": random.getstate(), "torch": torch.get_rng_state()}
-    if device.type != "cpu":
-        state["device"] = torch.get_device_module(device).get_rng_state()
-    return state
-
-
-def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    random.setstate(state["python"])
-    torch.set_rng_state(state["torch"])
-    if device.type != "cpu" and "device" in state:
-        torch.get_device_module(device).set_rng_state(state["device"])
 
 
 def _of_all_processes(value: dict[str, Any]) -> list[dict[str, Any]]:

@@ -198,7 +198,7 @@ def test_bad_arguments_are_refused():
         TypeError,
         hyperparameters=torch.ones(2, requires_grad=True),
     )
-    refused("got an item of type int", TypeError, hyperparameters=3)
+    refused("got int", TypeError, hyperparameters=3)
 
 
 def test_other_arguments_of_a_command_line_are_left_alone():

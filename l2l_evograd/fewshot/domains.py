@@ -7,9 +7,13 @@ tensors when they are read.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from l2l_evograd.fewshot.filelists import FileList
 
 SPLITS = ("base", "val", "novel")
 
@@ -113,20 +117,36 @@ def read_domains(root: str | Path, image_size: int) -> dict[str, Domain]:
     Raises:
         FileNotFoundError, ValueError: naming what is missing or malformed.
     """
-    from l2l_evograd.fewshot.filelists import ImageFiles, find_domains, read_filelist
+    from l2l_evograd.fewshot.filelists import find_domains, read_filelist
 
-    domains = {}
-    for name, files in find_domains(Path(root)).items():
-        splits = {}
-        for split in SPLITS:
-            listed = read_filelist(files[split])
-            images = ImageFiles(listed, image_size)
-            splits[split] = Dataset(
-                f"{name}/{split}",
-                images.image,
-                listed.labels,
-                listed.label_names,
-                PHOTOGRAPHS,
-            )
-        domains[name] = Domain(name, splits)
-    return domains
+    return {
+        name: listed_domain(
+            name, {split: read_filelist(files[split]) for split in SPLITS}, image_size
+        )
+        for name, files in find_domains(Path(root)).items()
+    }
+
+
+def listed_domain(
+    name: str, lists: Mapping[str, "FileList"], image_size: int
+) -> Domain:
+    """Return a domain of photographs.
+
+    Args:
+        name: of the domain.
+        lists: "base", "val" and "novel" -> file list.
+        image_size: side of the images returned, in pixels.
+    """
+    from l2l_evograd.fewshot.filelists import ImageFiles
+
+    splits = {
+        split: Dataset(
+            f"{name}/{split}",
+            ImageFiles(listed, image_size).image,
+            listed.labels,
+            listed.label_names,
+            PHOTOGRAPHS,
+        )
+        for split, listed in lists.items()
+    }
+    return Domain(name, splits)

@@ -3,7 +3,7 @@
 import contextlib
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from learn2learn.data import MetaDataset, Taskset
@@ -43,6 +43,39 @@ class Episode(NamedTuple):
     query_y: Tensor
 
 
+def make_taskset(
+    dataset: Labelled, ways: int, samples: int, num_tasks: int = -1, **options: Any
+) -> Taskset:
+    """Return learn2learn's tasks over a data set, the items of a class side by side.
+
+    Args:
+        dataset: images or features; its labels are read from ``labels``, not by
+            decoding it.
+        ways: classes of a task.
+        samples: items of each class.
+        num_tasks: how many tasks there are; -1: no end.
+        **options: of ``Taskset``.
+    """
+    by_label: dict[int, list[int]] = defaultdict(list)
+    for index, label in enumerate(dataset.labels):
+        by_label[label].append(index)
+    meta = MetaDataset(
+        dataset,
+        labels_to_indices=by_label,
+        indices_to_labels=defaultdict(int, enumerate(dataset.labels)),
+    )
+    # Classes first: learn2learn's NWays fails behind other transforms from Python
+    # 3.11 on.
+    transforms: list[Any] = [
+        NWays(meta, ways),
+        KShots(meta, samples),
+        LoadData(meta),
+        RemapLabels(meta),
+        ConsecutiveLabels(meta),
+    ]
+    return Taskset(meta, task_transforms=transforms, num_tasks=num_tasks, **options)
+
+
 class EpisodeSampler:
     """Draw episodes from a data set.
 
@@ -58,26 +91,12 @@ class EpisodeSampler:
     """
 
     def __init__(self, dataset: Labelled, ways: int, shots: int, queries: int) -> None:
-        _check_enough(dataset, ways, shots, queries)
-        self.ways, self.shots, self.queries = ways, shots, queries
-        by_label: dict[int, list[int]] = defaultdict(list)
-        for index, label in enumerate(dataset.labels):
-            by_label[label].append(index)
-        meta = MetaDataset(
-            dataset,
-            labels_to_indices=by_label,
-            indices_to_labels=defaultdict(int, enumerate(dataset.labels)),
+        check_counts({"ways": ways, "shots": shots, "queries": queries})
+        check_enough(
+            dataset, ways, shots + queries, f"{shots} shots and {queries} queries"
         )
-        # Classes first: learn2learn's NWays fails behind other transforms from
-        # Python 3.11 on.
-        transforms: list[Any] = [
-            NWays(meta, ways),
-            KShots(meta, shots + queries),
-            LoadData(meta),
-            RemapLabels(meta),
-            ConsecutiveLabels(meta),
-        ]
-        self._tasks = Taskset(meta, task_transforms=transforms, num_tasks=-1)
+        self.ways, self.shots, self.queries = ways, shots, queries
+        self._tasks = make_taskset(dataset, ways, shots + queries)
 
     def sample(self, seed: int) -> Episode:
         """Return the episode that belongs to ``seed``.
@@ -109,22 +128,40 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(before)
 
 
-def _check_enough(dataset: Labelled, ways: int, shots: int, queries: int) -> None:
-    for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+def check_counts(counts: Mapping[str, int]) -> None:
+    """Refuse numbers below 1, given by the names of their arguments."""
+    for name, value in counts.items():
         if value < 1:
             raise ValueError(f"expected {name} of at least 1, got {value}")
+
+
+def check_enough(
+    dataset: Labelled,
+    ways: int,
+    samples: int,
+    meaning: str,
+    lower: tuple[str, str] = ("the ways", "them together"),
+) -> None:
+    """Refuse a data set with too few classes, or too few items of one.
+
+    Args:
+        dataset: what tasks are drawn from.
+        ways: classes of a task.
+        samples: items of each class.
+        meaning: the same in words.
+        lower: what to lower if there are too few classes, and if too few items.
+    """
     place = getattr(dataset, "name", "the data set")
     counts = Counter(dataset.labels)
     if len(counts) < ways:
         raise ValueError(
-            f"{place} has {len(counts)} classes, too few for {ways} ways: lower the "
-            f"ways to {len(counts)} or add classes"
+            f"{place} has {len(counts)} classes, too few for {ways} ways: lower "
+            f"{lower[0]} to {len(counts)} or add classes"
         )
     label, least = min(counts.items(), key=lambda item: item[1])
-    if least < shots + queries:
+    if least < samples:
         names = getattr(dataset, "label_names", None)
         raise ValueError(
             f"class {names[label] if names else label!r} of {place} has {least} "
-            f"images, too few for {shots} shots and {queries} queries: lower them to "
-            f"{least} together or add images"
+            f"images, too few for {meaning}: lower {lower[1]} to {least} or add images"
         )

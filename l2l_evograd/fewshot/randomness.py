@@ -8,7 +8,9 @@ generator seeded by one of them; whatever state the process had before is put ba
 
 import contextlib
 import hashlib
+import random
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -38,6 +40,22 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         if elsewhere:
             torch.get_device_module(device).manual_seed(seed)
         yield
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of Python's and torch's global generators."""
+    state = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    if device.type != "cpu":
+        state["device"] = torch.get_device_module(device).get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Take back what :func:`random_state` returned."""
+    random.setstate(state["python"])
+    torch.set_rng_state(state["torch"])
+    if device.type != "cpu" and "device" in state:
+        torch.get_device_module(device).set_rng_state(state["device"])
 
 
 def _index(device: torch.device) -> int:

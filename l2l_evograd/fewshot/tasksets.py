@@ -4,32 +4,24 @@ The answer holds learn2learn's own ``Taskset`` objects, so that everything which
 those (``EpisodicBatcher``, ``DataLoader``, a loop of ``sample()``) takes these.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import learn2learn.vision.benchmarks as benchmarks
 import torch
-from learn2learn.data import MetaDataset, Taskset
-from learn2learn.data.transforms import (
-    ConsecutiveLabels,
-    KShots,
-    LoadData,
-    NWays,
-    RemapLabels,
-)
 from learn2learn.vision.benchmarks import BenchmarkTasksets
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from l2l_evograd.fewshot.domains import (
-    PHOTOGRAPHS,
     SPLITS,
     Dataset,
     built_in_domains,
+    listed_domain,
 )
-from l2l_evograd.fewshot.filelists import ImageFiles, read_filelist, smallest_side
+from l2l_evograd.fewshot.episodes import check_counts, check_enough, make_taskset
+from l2l_evograd.fewshot.filelists import read_filelist, smallest_side
 from l2l_evograd.fewshot.settings import default_image_size
 
 
@@ -109,11 +101,13 @@ def get_tasksets(
         "novel": ("test", test_ways, test_samples),
     }
     for split, (prefix, ways, samples) in sizes.items():
-        _check_enough(splits[split], prefix, ways, samples)
+        names = f"{prefix}_ways", f"{prefix}_samples"
+        check_counts(dict(zip(names, (ways, samples), strict=True)))
+        check_enough(splits[split], ways, samples, f"{samples} samples", names)
     collate = default_collate if device is None else _CollateOn(device)
     return BenchmarkTasksets(
         *(
-            _taskset(splits[split], ways, samples, num_tasks, collate)
+            make_taskset(splits[split], ways, samples, num_tasks, task_collate=collate)
             for split, (_, ways, samples) in sizes.items()
         )
     )
@@ -125,7 +119,7 @@ def _built_in_splits(name: str, **options: int) -> Mapping[str, Dataset]:
 
 def _splits_of_folder(
     folder: Path, image_size: int | None = None
-) -> dict[str, Dataset]:
+) -> Mapping[str, Dataset]:
     # Only this folder is read: a domain beside it may be large, or broken.
     missing = {f"{split}.json" for split in SPLITS} - set(_lists_in(folder))
     if missing:
@@ -136,16 +130,7 @@ def _splits_of_folder(
     lists = {split: read_filelist(folder / f"{split}.json") for split in SPLITS}
     if image_size is None:
         image_size = default_image_size("cnn4", smallest_side(lists["base"]))
-    return {
-        split: Dataset(
-            f"{folder.name}/{split}",
-            ImageFiles(listed, image_size).image,
-            listed.labels,
-            listed.label_names,
-            PHOTOGRAPHS,
-        )
-        for split, listed in lists.items()
-    }
+    return listed_domain(folder.name, lists, image_size).splits
 
 
 def _lists_in(folder: Path) -> list[str]:
@@ -165,31 +150,6 @@ def _unknown(name: str, root: Path) -> str:
     )
 
 
-def _taskset(
-    dataset: Dataset, ways: int, samples: int, num_tasks: int, collate: Any
-) -> Taskset:
-    by_label: dict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(dataset.labels):
-        by_label[label].append(index)
-    meta = MetaDataset(
-        dataset,
-        labels_to_indices=by_label,
-        indices_to_labels=defaultdict(int, enumerate(dataset.labels)),
-    )
-    # Classes first: learn2learn's NWays fails behind other transforms from Python
-    # 3.11 on.
-    transforms: list[Any] = [
-        NWays(meta, ways),
-        KShots(meta, samples),
-        LoadData(meta),
-        RemapLabels(meta),
-        ConsecutiveLabels(meta),
-    ]
-    return Taskset(
-        meta, task_transforms=transforms, num_tasks=num_tasks, task_collate=collate
-    )
-
-
 class _CollateOn:
     """Stacks the items of a task on a device; an object, so that workers get it."""
 
@@ -198,22 +158,3 @@ class _CollateOn:
 
     def __call__(self, items: list[Any]) -> list[Tensor]:
         return [tensor.to(self._device) for tensor in default_collate(items)]
-
-
-def _check_enough(dataset: Dataset, prefix: str, ways: int, samples: int) -> None:
-    for argument, value in ((f"{prefix}_ways", ways), (f"{prefix}_samples", samples)):
-        if value < 1:
-            raise ValueError(f"expected {argument} of at least 1, got {value}")
-    counts = Counter(dataset.labels)
-    if len(counts) < ways:
-        raise ValueError(
-            f"{dataset.name} has {len(counts)} classes, too few for {ways} ways: lower "
-            f"{prefix}_ways to {len(counts)} or add classes"
-        )
-    label, least = min(counts.items(), key=lambda item: item[1])
-    if least < samples:
-        raise ValueError(
-            f"class {dataset.label_names[label]!r} of {dataset.name} has {least} "
-            f"images, too few for {samples} samples: lower {prefix}_samples to {least} "
-            f"or add images"
-        )
