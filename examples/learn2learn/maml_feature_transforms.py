@@ -14,7 +14,7 @@ Prints:  error and accuracy on the pseudo-unseen domain, how far the strengths m
          and the accuracy on new classes of a domain that training never saw.
 Time:    about forty seconds on one core. Needs the extra `fewshot`.
 
-    python examples/learn2learn/maml_feature_transforms.py --steps 120
+    python examples/learn2learn/maml_feature_transforms.py --steps 150
 """
 
 import argparse
@@ -32,9 +32,9 @@ from l2l_evograd.fewshot.domains import built_in_domains
 from l2l_evograd.layers import add_feature_transforms, feature_transforms
 from l2l_evograd.layers import feature_transforms_switched as switched
 
-WAYS, SHOTS, META_BATCH_SIZE, ADAPTATION_STEPS = 5, 5, 2, 1
-FAST_LR, META_LR, SIZE, HIDDEN = 0.3, 0.01, 20, 16
-SEEN, UNSEEN = ("print", "outline", "sketch"), ("texture",)
+WAYS, SHOTS, META_BATCH_SIZE, ADAPTATION_STEPS = 5, 5, 2, 3
+FAST_LR, META_LR, SIZE, HIDDEN = 0.1, 0.01, 20, 16
+SEEN, UNSEEN = ("print", "sketch"), ("texture",)
 Outcome = tuple[list[tuple[float, float]], list[float], Tensor]
 
 
@@ -85,7 +85,7 @@ def make_model() -> nn.Module:
     return add_feature_transforms(model)
 
 
-def main(steps: int = 120, test_tasks: int = 50) -> Outcome:
+def main(steps: int = 150, test_tasks: int = 50) -> Outcome:
     """Train on the seen domains, print and return what happened."""
     random.seed(0)
     torch.manual_seed(0)
@@ -123,5 +123,5 @@ def main(steps: int = 120, test_tasks: int = 50) -> Outcome:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=150)
     main(parser.parse_args().steps)
