@@ -175,6 +175,233 @@ def crossdomain(
         raise typer.Exit(130) from interrupt
 
 
+@app.command()
+def noisy_labels(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder with torchvision's CIFAR-10 or CIFAR-100, or with "
+            "train/<class> and test/<class>.",
+            show_default="built-in glyphs",
+        ),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Methods to compare, separated by commas.")
+    ] = "baseline,frozen,exact,evograd-paper,evograd,guided",
+    noise: Annotated[str, typer.Option(help="uniform, flip or flip2.")] = "flip2",
+    noise_rate: Annotated[
+        float, typer.Option(help="Share of labels that the noise acts on, 0 to 1.")
+    ] = 0.4,
+    imbalance: Annotated[
+        float,
+        typer.Option(help="Largest class by smallest, a long tail; 1: none."),
+    ] = 1.0,
+    meta_images: Annotated[
+        int | None,
+        typer.Option(
+            help="Size of the clean, balanced meta set.",
+            show_default="1000; 100 built in",
+        ),
+    ] = None,
+    train_images: Annotated[
+        int | None,
+        typer.Option(help="Images to train on.", show_default="all others"),
+    ] = None,
+    test_images: Annotated[
+        int | None, typer.Option(help="Images to test on.", show_default="all")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the images in pixels.", show_default="32; 20 built in"
+        ),
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="small, resnet32 or wrn28-10.",
+            show_default="resnet32; small built in",
+        ),
+    ] = None,
+    width: Annotated[int, typer.Option(help="Factor of the network's channels.")] = 1,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Passes over the training images.", show_default="60; 15 built in"
+        ),
+    ] = None,
+    iterations: Annotated[
+        int | None,
+        typer.Option(
+            help="Iterations of every method, in place of --epochs.", show_default=False
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(help="Images of a training or meta batch.")
+    ] = 100,
+    lr: Annotated[float, typer.Option(help="SGD's rate for the weights.")] = 0.1,
+    meta_lr: Annotated[
+        float, typer.Option(help="SGD's rate for the weight net.")
+    ] = 1e-3,
+    precision: Annotated[
+        str, typer.Option(help="32, or bf16 for bfloat16 under autocast.")
+    ] = "32",
+    seed: Annotated[
+        int, typer.Option(help="First seed; split and noise follow it as well.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    out: Annotated[
+        Path, typer.Option(help="Folder for results, checkpoints and logs.")
+    ] = Path("runs/noisy-labels"),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
+) -> None:
+    """Train on wrong labels, with sample weights learned by Meta-Weight-Net.
+
+    Compares no weights, a weight net left at its initial values, and one learned from
+    a small clean set through the exact hypergradient, the paper's Algorithm 1, the
+    same population scaled to the learning rate, or a guided finite difference.
+    """
+    from l2l_evograd.noisy_labels.command import noisy_labels as run_noisy_labels
+
+    options = {
+        "data": data,
+        "methods": tuple(name.strip() for name in methods.split(",") if name.strip()),
+        "noise": noise,
+        "noise_rate": noise_rate,
+        "imbalance": imbalance,
+        "meta_images": meta_images,
+        "train_images": train_images,
+        "test_images": test_images,
+        "image_size": image_size,
+        "network": network,
+        "width": width,
+        "epochs": epochs,
+        "iterations": iterations,
+        "batch_size": batch_size,
+        "lr": lr,
+        "meta_lr": meta_lr,
+        "precision": precision,
+        "seed": seed,
+        "seeds": seeds,
+        "device": device,
+    }
+    with _interrupt_as_line():
+        run_noisy_labels(
+            options,
+            given=_given(context, options),
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+        )
+
+
+@app.command()
+def rotation(
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder with MNIST's files; the test files alone will do.",
+            show_default="built-in digits",
+        ),
+    ] = None,
+    methods: Annotated[
+        str, typer.Option(help="Methods to compare, separated by commas.")
+    ] = "none,evograd,guided,exact",
+    iterations: Annotated[int, typer.Option(help="Iterations of every method.")] = 200,
+    batch_size: Annotated[
+        int, typer.Option(help="Images of a training or validation batch.")
+    ] = 128,
+    lr: Annotated[float, typer.Option(help="Adam's rate for the weights.")] = 1e-3,
+    meta_lr: Annotated[
+        float, typer.Option(help="Adam's rate for the angle, in radians.")
+    ] = 1e-2,
+    candidates: Annotated[
+        int, typer.Option(help="Candidates K of Algorithm 1 (evograd).")
+    ] = 2,
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    seeds: Annotated[
+        int, typer.Option(help="Number of seeds; more may be asked for with --resume.")
+    ] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path(
+        "runs/rotation"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Do what the run in --out has left.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
+) -> None:
+    """Learn the angle that training digits are turned by, from turned digits.
+
+    Training digits are upright, validation and test digits turned by 30 degrees.
+    Compares no learning, the paper's Algorithm 1, a guided finite difference and the
+    exact hypergradient. On the CPU.
+    """
+    options = {
+        "data": data,
+        "methods": tuple(name.strip() for name in methods.split(",") if name.strip()),
+        "iterations": iterations,
+        "batch_size": batch_size,
+        "lr": lr,
+        "meta_lr": meta_lr,
+        "candidates": candidates,
+        "seed": seed,
+        "seeds": seeds,
+    }
+    with _interrupt_as_line():
+        from l2l_evograd.illustrations import rotation_command
+
+        rotation_command.rotation(
+            options,
+            given=_given(context, options),
+            out=out,
+            resume=resume,
+            overwrite=overwrite,
+        )
+
+
+@app.command()
+def illustrate(
+    trials: Annotated[int, typer.Option(help="Trials for each of 100 values.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for results.")] = Path(
+        "runs/illustrate"
+    ),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run in --out.")
+    ] = False,
+) -> None:
+    """Draw the paper's one-dimensional illustration: estimates and trajectories.
+
+    Algorithm 1 with 2, 10 and 100 candidates, against the true hypergradient.
+    """
+    with _interrupt_as_line():
+        from l2l_evograd.illustrations import illustrate_command
+
+        illustrate_command.illustrate(
+            trials=trials, seed=seed, out=out, overwrite=overwrite
+        )
+
+
+@contextlib.contextmanager
+def _interrupt_as_line() -> Iterator[None]:
+    """Say an interrupt and exit with 130; typer would make a silent exit of it."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        typer.echo(str(interrupt) or "interrupted", err=True)
+        raise typer.Exit(130) from interrupt
+
+
 @contextlib.contextmanager
 def _without_gym_notice() -> Iterator[None]:
     """Hold back the advertisement that gym prints when learn2learn imports it.

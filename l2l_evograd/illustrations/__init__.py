@@ -1,0 +1,1 @@
+"""The paper's two small problems: one dimension, and rotated digits."""

@@ -1,0 +1,131 @@
+"""What a rotation run is shown as: a table and two pictures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from rich.table import Table
+
+from l2l_evograd.fewshot.results import write_whole
+from l2l_evograd.illustrations.digits import ANGLE
+
+# Okabe and Ito's colours, which people with colour blindness can tell apart.
+_COLOURS = {
+    "none": "#8a8a8a",
+    "exact": "#0072b2",
+    "evograd": "#d55e00",
+    "guided": "#009e73",
+}
+_INK = "#222222"
+
+
+def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the summary of a rotation run, a row for each method."""
+    seeds = max(row["seeds"] for row in rows)
+    table = Table(title=f"Digits turned by {ANGLE:.0f} degrees")
+    table.caption = (
+        "One seed; another can change a figure by much: --seeds shows by how much."
+        if seeds == 1
+        else f"Mean ± standard deviation over {seeds} seeds."
+    )
+    table.add_column("method", no_wrap=True)
+    for name in ("accuracy", "turned back", "angle", "s/iter."):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["method"],
+            _figure(row, "accuracy", 100, " %", seeds),
+            _figure(row, "accuracy_back", 100, " %", seeds),
+            "" if row["angle"] is None else _figure(row, "angle", 1, "°", seeds),
+            f"{row['seconds_per_iteration']:.3f}",
+        )
+    return table
+
+
+def draw_angles(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the angle over the iterations, mean and standard deviation of the seeds.
+
+    Args:
+        runs: from :func:`~l2l_evograd.illustrations.rotation.train`; those that learn
+            no angle are left out.
+        path: of the PNG, written in one stroke.
+    """
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(ANGLE, color=_INK, linewidth=1, linestyle="--", label="true angle")
+    for method in dict.fromkeys(run["method"] for run in runs):
+        curves = [run["curve"] for run in runs if run["method"] == method]
+        if curves[0] is None:
+            continue
+        iterations = [point[0] for point in curves[0]]
+        angles = torch.tensor([[point[1] for point in curve] for curve in curves])
+        mean, sd = angles.mean(dim=0), angles.std(dim=0, correction=0)
+        if len(curves) > 1:
+            sd *= (len(curves) / (len(curves) - 1)) ** 0.5
+        colour = _COLOURS[method]
+        axes.plot(iterations, mean, color=colour, label=method)
+        axes.fill_between(
+            iterations, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0
+        )
+    axes.set_xlabel("iteration")
+    axes.set_ylabel("learned angle, degrees")
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    _plain(axes)
+    write_whole(path, lambda place: figure.savefig(place, dpi=200))
+
+
+def draw_accuracies(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw two bars for each method: accuracy on turned digits, and turned back.
+
+    Args:
+        rows: one for each method.
+        path: of the PNG, written in one stroke.
+    """
+    figure = Figure(figsize=(1.8 + 1.1 * max(len(rows), 2), 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    for offset, name, strength in (
+        (-0.2, "accuracy", 1.0),
+        (0.2, "accuracy_back", 0.4),
+    ):
+        bars = axes.bar(
+            [position + offset for position in range(len(rows))],
+            [row[name] for row in rows],
+            width=0.38,
+            yerr=[row[f"{name}_sd"] for row in rows],
+            capsize=3,
+            color=[_COLOURS[row["method"]] for row in rows],
+            alpha=strength,
+            error_kw={"elinewidth": 1.1, "ecolor": _INK},
+            label="test digits, turned" if offset < 0 else "the same, turned back",
+        )
+        axes.bar_label(
+            bars,
+            [f"{100 * row[name]:.1f}" for row in rows],
+            padding=2,
+            fontsize=8,
+        )
+    axes.set_xticks(range(len(rows)), [row["method"] for row in rows])
+    axes.set_ylim(0, 1.25)
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylabel("accuracy")
+    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
+    _plain(axes)
+    write_whole(path, lambda place: figure.savefig(place, dpi=200))
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _figure(
+    row: Mapping[str, Any], name: str, scale: float, unit: str, seeds: int
+) -> str:
+    value, sd = scale * row[name], scale * row[f"{name}_sd"]
+    return f"{value:.2f}{unit}" if seeds == 1 else f"{value:.2f} ± {sd:.2f}{unit}"

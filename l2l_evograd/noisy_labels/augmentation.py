@@ -1,0 +1,42 @@
+"""Shifts and mirror images, drawn anew for each image of a batch."""
+
+import torch
+from torch import Tensor
+
+
+class ShiftAndMirror:
+    """Reflect at the edges, crop at a random place, mirror half of the images.
+
+    Args:
+        padding: largest shift in pixels, less than the images' side.
+        mirror: whether to mirror.
+
+    Source: Shu et al., "Meta-Weight-Net", NeurIPS 2019, and their code: 4 pixels.
+    """
+
+    def __init__(self, padding: int = 4, mirror: bool = True) -> None:
+        self.padding = padding
+        self.mirror = mirror
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return changed images, shape and dtype as given, (N, C, H, W).
+
+        Draws from the CPU's global generator, whatever the device of the images.
+        """
+        count, _, height, width = images.shape
+        shifts = torch.randint(-self.padding, self.padding + 1, (2, count, 1))
+        rows = _reflected(torch.arange(height) + shifts[0], height)
+        columns = _reflected(torch.arange(width) + shifts[1], width)
+        if self.mirror:
+            mirrored = torch.rand(count, 1) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        each = torch.arange(count)[:, None, None]
+        places = (each, rows[:, :, None], columns[:, None, :])
+        numbers, down, across = (place.to(images.device) for place in places)
+        return images[numbers, :, down, across].permute(0, 3, 1, 2).contiguous()
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Return places between 0 and ``size`` − 1, mirrored at both ends."""
+    places = places.abs()
+    return torch.where(places >= size, 2 * (size - 1) - places, places)

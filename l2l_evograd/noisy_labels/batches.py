@@ -1,0 +1,102 @@
+"""The batches of every iteration, which follow from the seed and its number alone."""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from l2l_evograd.fewshot.randomness import derive_seed
+
+
+class Samples(Protocol):
+    """A data set of inputs and class numbers, such as ``TensorDataset(x, y)``."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Any:
+        """Return an input and its class."""
+        ...
+
+
+class Batch(NamedTuple):
+    """Inputs and labels of some samples.
+
+    Attributes:
+        inputs: shape (N, ...).
+        labels: shape (N,), dtype int64.
+        highest: of the labels.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    highest: int
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device."""
+        return Batch(self.inputs.to(device), self.labels.to(device), self.highest)
+
+
+class Batches:
+    """Passes over a data set, each in an order of its own.
+
+    Args:
+        samples: the data set.
+        size: of a batch; the whole set, if it is smaller. What is left over at the end
+            of a pass waits for the next one.
+        seed: of the orders.
+        purpose: sets the orders of two data sets apart.
+
+    Raises:
+        ValueError: for an empty data set.
+    """
+
+    def __init__(self, samples: Samples, size: int, seed: int, purpose: str) -> None:
+        if not len(samples):
+            raise ValueError(f"expected samples to learn from ({purpose}), got none")
+        self._samples = samples
+        self._size = min(size, len(samples))
+        self._seed = seed
+        self._purpose = purpose
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    def __len__(self) -> int:
+        """Return the number of batches of one pass."""
+        return len(self._samples) // self._size
+
+    def indices(self, iteration: int) -> list[int]:
+        """Return which samples an iteration sees."""
+        number, position = divmod(iteration, len(self))
+        if self._order[0] != number:
+            generator = torch.Generator()
+            generator.manual_seed(derive_seed(self._seed, self._purpose, number))
+            order = torch.randperm(len(self._samples), generator=generator)
+            self._order = number, order.tolist()
+        start = position * self._size
+        return self._order[1][start : start + self._size]
+
+    def batch(self, iteration: int) -> Batch:
+        """Return what an iteration sees, on the CPU."""
+        return collate(self._samples, self.indices(iteration))
+
+
+def collate(samples: Samples, indices: list[int]) -> Batch:
+    """Return some samples as one batch, on the CPU.
+
+    Raises:
+        ValueError: for a label below 0, or one that is no number.
+    """
+    inputs, labels = default_collate([samples[index] for index in indices])
+    if not isinstance(labels, Tensor) or labels.ndim != 1:
+        raise ValueError(
+            f"expected one class number for each sample, got {labels!r:.60}; a data "
+            f"set of samples (input, class) is needed"
+        )
+    if int(labels.min()) < 0:
+        raise ValueError(
+            f"expected labels from 0 on, got {int(labels.min())}; number the classes "
+            f"from 0"
+        )
+    return Batch(inputs, labels.long(), int(labels.max()))

@@ -1,0 +1,125 @@
+"""``l2l-evograd noisy-labels`` from its options to its report."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from l2l_evograd.fewshot.results import ACCURACY, RESULTS, SETTINGS, check_out
+from l2l_evograd.noisy_labels.data import read_source
+from l2l_evograd.noisy_labels.experiment import Experiment
+from l2l_evograd.noisy_labels.pictures import (
+    draw_accuracy,
+    draw_samples,
+    draw_weights,
+)
+from l2l_evograd.noisy_labels.report import results_table
+from l2l_evograd.noisy_labels.results import SAMPLES, WEIGHTS
+from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
+
+
+def noisy_labels(
+    options: Mapping[str, Any],
+    *,
+    given: Mapping[str, Any],
+    out: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> list[dict[str, Any]]:
+    """Run the experiment and report on it.
+
+    Args:
+        options: a value for each of :class:`~.settings.NoisyLabelSettings`.
+        given: those of them that were asked for; a run that goes on must agree.
+        out: folder of the run.
+        resume: go on with the run in ``out``, with its settings.
+        overwrite: replace the run in ``out``.
+        console: where to say what happens; None: the standard output.
+
+    Returns:
+        The summary: one row for each method.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError, PermissionError: for bad input,
+            before anything is trained or written.
+        KeyboardInterrupt: when interrupted, saying how to go on.
+    """
+    console = console or Console()
+    out = out.expanduser()
+    if resume and overwrite:
+        raise ValueError("expected --resume or --overwrite, got both")
+    check_out(out, resume, overwrite)
+    try:
+        settings = _resumed(out, given) if resume else NoisyLabelSettings(**options)
+        settings = settings.resolved()
+        source = read_source(settings.data, settings.image_size, console)
+        experiment = Experiment(settings, source, out, console)
+        title = _announce(experiment)
+        results = experiment.run(resume)
+        split = experiment.split(settings.seed)
+        per_epoch = max(1, len(split.train) // settings.batch_size)
+        draw_accuracy(results, per_epoch, title, out / ACCURACY)
+        draw_weights(results, out / WEIGHTS)
+        draw_samples(results, out / SAMPLES)
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(_how_to_go_on(out)) from interrupt
+    rows = results.summary()
+    console.print(results_table(rows, f"Test accuracy, {title}"))
+    console.print(
+        f"{out / RESULTS}, {ACCURACY}, {WEIGHTS}, {SAMPLES}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return rows
+
+
+def _announce(experiment: Experiment) -> str:
+    """Say what will be done, and return what the figures are of."""
+    settings, source = experiment.settings, experiment.source
+    split = experiment.split(settings.seed)
+    title = f"{Path(source.name).name}, {settings.noise} {settings.noise_rate:.0%}"
+    if settings.imbalance != 1:
+        title += f", long tail {settings.imbalance:g}"
+    width = "" if settings.width == 1 else f", width {settings.width}"
+    length = (
+        f"{settings.epochs} epochs"
+        if settings.iterations is None
+        else f"{settings.iterations} iterations"
+    )
+    tests = settings.test_images or len(source.test)
+    for line in (
+        f"Noisy labels, {source.name}, {len(source.classes)} classes: "
+        f"{len(split.train)} training images, {int(split.corrupted.sum())} of them "
+        f"with a wrong label ({settings.noise} {settings.noise_rate:.0%}), "
+        f"{len(split.meta)} clean meta images, {tests} test images",
+        f"{settings.network}{width}, {length} on {settings.device}; results in "
+        f"{experiment.out}",
+    ):
+        experiment.console.print(line, highlight=False, soft_wrap=True)
+    return title
+
+
+def _resumed(out: Path, given: Mapping[str, Any]) -> NoisyLabelSettings:
+    settings = NoisyLabelSettings.from_file(out)
+    different = settings.different(given)
+    if different:
+        listed = "; ".join(
+            f"--{name.replace('_', '-')} is {getattr(settings, name)!r} there, "
+            f"{given[name]!r} here"
+            for name in different
+        )
+        raise ValueError(
+            f"a run goes on with its own settings, but {listed}; leave the option out "
+            f"or start another run with another --out"
+        )
+    return settings
+
+
+def _how_to_go_on(out: Path) -> str:
+    if not (out / SETTINGS).exists():
+        return "interrupted before anything was written"
+    folder = shlex.quote(str(out))
+    return f"interrupted; go on with: l2l-evograd noisy-labels --resume --out {folder}"

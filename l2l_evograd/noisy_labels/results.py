@@ -1,0 +1,77 @@
+"""The figures of a noisy-label run, and their summary."""
+
+import statistics
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from l2l_evograd.noisy_labels.runs import RunResults
+
+WEIGHTS = "weights.png"
+SAMPLES = "samples.png"
+
+# Losses at which the learned weight is given in the table: none, chance, wrong label.
+TABLE_LOSSES = (0.0, 2.0, 8.0)
+# And of the picture.
+CURVE_LOSSES = tuple(step / 10 for step in range(101))
+
+
+class NoisyLabelResults(RunResults):
+    """What a run has found so far, kept in ``results.json``."""
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return one row for each method, over all its seeds.
+
+        ``best`` and ``last`` are test accuracies, means of the seeds, with standard
+        deviations ``best_sd`` and ``last_sd``; ``v`` and ``v_start`` the weights at
+        :data:`TABLE_LOSSES`, None without a weight net; ``moved`` the largest change
+        of a weight between losses 0 and 10.
+        """
+        rows = []
+        for method in self.settings.methods:
+            runs = self.of(method)
+            if not runs:
+                continue
+            best, last = ([run[name] for run in runs] for name in ("best", "last"))
+            weighted = [run for run in runs if run["weights_after"] is not None]
+            rows.append(
+                {
+                    "method": method,
+                    "seeds": len(runs),
+                    "best": fmean(best),
+                    "best_sd": _sd(best),
+                    "last": fmean(last),
+                    "last_sd": _sd(last),
+                    "v_start": _at(weighted, "weights_before"),
+                    "v": _at(weighted, "weights_after"),
+                    "moved": fmean(_moved(run) for run in weighted)
+                    if weighted
+                    else None,
+                    "seconds_per_iteration": fmean(
+                        [run["seconds_per_iteration"] for run in runs]
+                    ),
+                    "peak_memory_bytes": max(run["peak_memory_bytes"] for run in runs),
+                }
+            )
+        return rows
+
+
+def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
+    """Return the mean of several curves at each of their places."""
+    return [fmean(values) for values in zip(*curves, strict=True)]
+
+
+def _at(runs: Sequence[dict[str, Any]], name: str) -> list[float] | None:
+    if not runs:
+        return None
+    curve = mean_curve([run[name] for run in runs])
+    return [curve[CURVE_LOSSES.index(loss)] for loss in TABLE_LOSSES]
+
+
+def _moved(run: dict[str, Any]) -> float:
+    pairs = zip(run["weights_before"], run["weights_after"], strict=True)
+    return max(abs(after - before) for before, after in pairs)
+
+
+def _sd(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,138 @@
+"""The settings of a noisy-label experiment, checked before anything else happens."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+
+from l2l_evograd.fewshot.settings import (
+    _check_device,
+    _check_one_of,
+    _check_rate,
+    _check_whole,
+)
+from l2l_evograd.noisy_labels.corruption import check_noise
+from l2l_evograd.noisy_labels.methods import METHODS
+from l2l_evograd.noisy_labels.module import PRECISIONS
+from l2l_evograd.noisy_labels.networks import NETWORKS
+from l2l_evograd.noisy_labels.runs import RunSettings
+
+# What is taken where nothing is asked for: the paper's, and for the built-in glyphs.
+PAPER = {"network": "resnet32", "epochs": 60, "meta_images": 1000}
+BUILT_IN = {"network": "small", "epochs": 15, "meta_images": 100}
+
+_LEAST = {"width": 1, "batch_size": 2, "seed": 0, "seeds": 1}
+_LEAST_IF_GIVEN = {
+    "epochs": 1,
+    "iterations": 1,
+    "meta_images": 1,
+    "train_images": 1,
+    "test_images": 1,
+    "image_size": 16,
+}
+
+
+@dataclass(frozen=True)
+class NoisyLabelSettings(RunSettings):
+    """All that the figures of a run depend on.
+
+    Attributes:
+        data: folder of images, see :func:`~.data.read_source`; None: the built-in
+            glyphs.
+        methods: what to compare, names of :data:`METHODS`, in this order.
+        noise: ``"uniform"``, ``"flip"`` or ``"flip2"``.
+        noise_rate: between 0 and 1.
+        imbalance: size of the first class by that of the last; 1: none.
+        meta_images: size of the clean, balanced meta set; None: 1000, built-in 100.
+        train_images: how many images to train on; None: all but the meta set.
+        test_images: how many to test on; None: all.
+        image_size: side in pixels; None: 32, built-in 20.
+        network: a name in :data:`NETWORKS`; None: ResNet-32, built-in the small one.
+        width: factor of the network's channels.
+        epochs: passes over the training images; None: 60, built-in 15, unless there
+            are ``iterations``.
+        iterations: of the whole training, in place of epochs.
+        batch_size: of the training and the meta batch.
+        lr: of SGD over the weights, and η of the virtual step.
+        meta_lr: of SGD over the weight net.
+        precision: ``"32"`` or ``"bf16"``.
+        seed: the first seed; the split and the noise follow it as well.
+        seeds: how many seeds, counted up from ``seed``.
+        device: "cpu", "cuda", "cuda:1" or "auto", an accelerator if there is one.
+
+    Raises:
+        ValueError, TypeError: for values out of range, naming the valid ones.
+    """
+
+    methods: tuple[str, ...] = tuple(METHODS)
+    data: str | None = None
+    noise: str = "flip2"
+    noise_rate: float = 0.4
+    imbalance: float = 1.0
+    meta_images: int | None = None
+    train_images: int | None = None
+    test_images: int | None = None
+    image_size: int | None = None
+    network: str | None = None
+    width: int = 1
+    epochs: int | None = None
+    iterations: int | None = None
+    batch_size: int = 100
+    lr: float = 0.1
+    meta_lr: float = 1e-3
+    precision: str = "32"
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can be made from."""
+        for name, least in _LEAST.items():
+            _check_whole(name, getattr(self, name), least)
+        for name, least in _LEAST_IF_GIVEN.items():
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name), least)
+        if self.epochs is not None and self.iterations is not None:
+            raise ValueError(
+                f"expected epochs or iterations, got both: {self.epochs} and "
+                f"{self.iterations}"
+            )
+        for name in ("lr", "meta_lr", "imbalance"):
+            _check_rate(name, getattr(self, name))
+        if self.imbalance < 1:
+            raise ValueError(
+                f"expected an imbalance of at least 1 (1: none), got {self.imbalance}"
+            )
+        check_noise(self.noise, self.noise_rate)
+        if self.network is not None:
+            _check_one_of("network", self.network, NETWORKS)
+        _check_one_of("precision", self.precision, PRECISIONS)
+        self._check_methods()
+        _check_device(self.device)
+
+    def _check_methods(self) -> None:
+        if isinstance(self.methods, str):
+            raise TypeError(
+                f"expected methods to be a sequence of names, got the text "
+                f"{self.methods!r}; write ({self.methods!r},)"
+            )
+        object.__setattr__(self, "methods", tuple(self.methods))
+        if not self.methods:
+            raise ValueError(f"expected at least one method of {', '.join(METHODS)}")
+        for method in self.methods:
+            _check_one_of("method", method, tuple(METHODS))
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(
+                f"expected each method once, got {', '.join(self.methods)}"
+            )
+
+    def resolved(self) -> "NoisyLabelSettings":
+        """Return the settings with nothing left open but how much data to keep."""
+        defaults = dict(BUILT_IN if self.data is None else PAPER)
+        if self.iterations is not None:
+            del defaults["epochs"]
+        chosen = {
+            name: value
+            for name, value in defaults.items()
+            if getattr(self, name) is None
+        }
+        if self.device == "auto":
+            chosen["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+        return dataclasses.replace(self, **chosen)  # type: ignore[arg-type]
