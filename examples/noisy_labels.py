@@ -32,13 +32,18 @@ def main(epochs: int = 30) -> dict[str, NoisyLabelModule]:
             TensorDataset(INPUTS[TRAIN], NOISY),
             TensorDataset(INPUTS[META], LABELS[META]),
             test=TensorDataset(INPUTS[2000:], LABELS[2000:]),
-            **{"method": method, "epochs": epochs, "lr": 0.05, "meta_lr": 0.1},
+            method=method,
+            epochs=epochs,
+            lr=0.05,
+            meta_lr=0.1,
         )
-        options = {
-            "reload_dataloaders_every_n_epochs": 1,
-            "enable_checkpointing": False,
-        }
-        Trainer(max_epochs=module.blocks, logger=False, **options).fit(module)
+        trainer = Trainer(
+            max_epochs=module.blocks,
+            reload_dataloaders_every_n_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(module)
         print(f"{method}: accuracy {module.curve[-1]['accuracy']:.1%}")
     weights = modules["guided"].weight_net(torch.tensor([0.0, 0.5, 1.0, 2.0, 4.0]))
     print("weights of losses 0, 0.5, 1, 2, 4:", weights.tolist())

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from l2l_evograd.algorithm import EvoGradMetaOptimizer
 from l2l_evograd.estimators import Estimator
-from l2l_evograd.fewshot.randomness import (
+from l2l_evograd.hyperparameters import Hyperparameters, listed
+from l2l_evograd.replay import plain
+from l2l_evograd.runs.randomness import (
     derive_seed,
     random_state,
     set_random_state,
 )
-from l2l_evograd.hyperparameters import Hyperparameters, listed
-from l2l_evograd.replay import plain
 
 try:
     import pytorch_lightning  # noqa: F401  # learn2learn's modules hide its absence

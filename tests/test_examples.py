@@ -4,6 +4,7 @@ from statistics import mean
 from types import ModuleType
 
 import pytest
+import torch
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -50,6 +51,18 @@ def test_the_comparison_on_networks_runs_small():
     report = load("how_good").sample_weights(size=10, draws=2)
     assert report["exact"].fidelity.cosine.value == pytest.approx(1.0, abs=1e-3)
     assert report["guided-central"].fidelity.cosine.value > 0.5
+
+
+# Lightning asks newer releases of torch in a way that they deprecate.
+@pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\)")
+def test_noisy_labels_count_less_where_the_weights_are_learned(capsys):
+    modules = load("noisy_labels").main(epochs=8)
+    baseline, guided = (modules[name].curve[-1] for name in ("baseline", "guided"))
+    assert baseline["iteration"] == guided["iteration"] == 8 * 19
+    assert guided["accuracy"] > baseline["accuracy"] + 0.1
+    weights = modules["guided"].weight_net(torch.tensor([0.0, 1.0, 4.0])).tolist()
+    assert weights == sorted(weights, reverse=True)
+    assert "weights of losses 0, 0.5" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)

@@ -1,6 +1,5 @@
 """``l2l-evograd crossdomain`` from its options to its report."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,15 +8,10 @@ from rich.console import Console
 
 from l2l_evograd.fewshot.preparation import prepare
 from l2l_evograd.fewshot.report import draw_accuracy, draw_episodes, results_table
-from l2l_evograd.fewshot.results import (
-    ACCURACY,
-    EPISODES,
-    RESULTS,
-    SETTINGS,
-    check_out,
-    read_settings,
-)
+from l2l_evograd.fewshot.results import EPISODES, PICTURES
 from l2l_evograd.fewshot.settings import CrossDomainSettings
+from l2l_evograd.runs.command import interruptible, say, settings_to_run
+from l2l_evograd.runs.folder import ACCURACY, RESULTS
 
 
 def crossdomain(
@@ -49,12 +43,17 @@ def crossdomain(
     """
     console = console or Console()
     out = out.expanduser()
-    if resume and overwrite:
-        raise ValueError("expected --resume or --overwrite, got both")
-    check_out(out, resume, overwrite)
-    try:
-        settings = _resumed(out, given) if resume else CrossDomainSettings(**options)
-        experiment = prepare(settings, out, console, resume=resume, overwrite=overwrite)
+    settings = settings_to_run(
+        CrossDomainSettings,
+        options,
+        given,
+        out=out,
+        pictures=PICTURES,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    with interruptible(out, settings.command):
+        experiment = prepare(settings, out, console)
         results = experiment.run(resume)
         rows = results.summary()
         settings = experiment.settings
@@ -70,33 +69,6 @@ def crossdomain(
             settings.seed,
             out / EPISODES,
         )
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(_how_to_go_on(out)) from interrupt
     console.print(results_table(rows, settings.unseen))
-    console.print(
-        f"{out / RESULTS}, {ACCURACY}, {EPISODES}", highlight=False, soft_wrap=True
-    )
+    say(console, f"{out / RESULTS}, {', '.join(PICTURES)}")
     return rows
-
-
-def _resumed(out: Path, given: Mapping[str, Any]) -> CrossDomainSettings:
-    settings = read_settings(out)
-    different = settings.different(given)
-    if different:
-        listed = "; ".join(
-            f"--{name.replace('_', '-')} is {getattr(settings, name)!r} there, "
-            f"{given[name]!r} here"
-            for name in different
-        )
-        raise ValueError(
-            f"a run goes on with its own settings, but {listed}; leave the option out "
-            f"or start another run with another --out"
-        )
-    return settings
-
-
-def _how_to_go_on(out: Path) -> str:
-    if not (out / SETTINGS).exists():
-        return "interrupted before anything was written"
-    folder = shlex.quote(str(out))
-    return f"interrupted; go on with: l2l-evograd crossdomain --resume --out {folder}"

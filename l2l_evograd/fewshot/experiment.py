@@ -24,12 +24,14 @@ from l2l_evograd.fewshot.heads import FewShotModel, make_head
 from l2l_evograd.fewshot.metatraining import EpisodePairs, MetaTraining
 from l2l_evograd.fewshot.methods import METHODS, Method
 from l2l_evograd.fewshot.pretraining import Pretraining
-from l2l_evograd.fewshot.randomness import derive_seed, seeded
-from l2l_evograd.fewshot.results import Results, clear, make_folder
+from l2l_evograd.fewshot.results import PICTURES, Results
 from l2l_evograd.fewshot.settings import CrossDomainSettings
-from l2l_evograd.fewshot.training import train
 from l2l_evograd.layers import add_feature_transforms
 from l2l_evograd.memory import PeakMemory
+from l2l_evograd.runs.command import say
+from l2l_evograd.runs.folder import make_folder
+from l2l_evograd.runs.randomness import derive_seed, seeded
+from l2l_evograd.runs.training import train
 
 # Episodes of a point of the learning curve; the figure at the end takes all.
 CURVE_EPISODES = 100
@@ -82,10 +84,8 @@ class Experiment:
         Args:
             resume: keep what an earlier process has done; else it is removed.
         """
-        if not resume:
-            clear(self.out)
-        make_folder(self.out, self.settings)
-        results = Results(self.out, self.settings, self._roles())
+        make_folder(self.out, self.settings.to_dict(), PICTURES, resume=resume)
+        results = Results(self.out, self.settings, {"domains": self._roles()})
         for seed in self.settings.all_seeds:
             todo = [m for m in self.settings.methods if not results.has(seed, m)]
             if not todo:
@@ -217,4 +217,4 @@ class Experiment:
 
     def _say(self, seed: int, text: str) -> None:
         prefix = f"seed {seed}: " if self.settings.seeds > 1 else ""
-        self.console.print(f"{prefix}{text}", highlight=False, soft_wrap=True)
+        say(self.console, f"{prefix}{text}")

@@ -94,7 +94,7 @@ class GlyphSplit:
         pictures = []
         for glyph in CLASSES[self._split]:
             for _ in self.copies:
-                mask = _mask(glyph, self._size, random, self._style)
+                mask = glyph_mask(glyph, self._size, random, self._style)
                 picture = np.clip(draw(mask, random), 0, 1)
                 pictures.append((255 * picture).astype(np.uint8))
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
@@ -108,7 +108,7 @@ def _font(face: str, size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(folder / face), size)
 
 
-def _mask(glyph: str, size: int, random: np.random.Generator, style: str) -> Mask:
+def glyph_mask(glyph: str, size: int, random: np.random.Generator, style: str) -> Mask:
     """Return how much of each pixel a glyph covers, 0 to 1, shape (size, size).
 
     For "outline" that is its contour alone.

@@ -12,9 +12,9 @@ from l2l_evograd.fewshot.domains import Dataset
 from l2l_evograd.fewshot.episodes import Episode, EpisodeSampler
 from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss
 from l2l_evograd.fewshot.methods import Method
-from l2l_evograd.fewshot.module import Numbered, RecordingModule
-from l2l_evograd.fewshot.randomness import derive_seed, seeded
 from l2l_evograd.layers import feature_transforms, feature_transforms_switched
+from l2l_evograd.runs.module import Numbered, RecordingModule
+from l2l_evograd.runs.randomness import derive_seed, seeded
 
 # The weight decay of the transformation's Adam, as in the released code of LFT.
 HYPER_WEIGHT_DECAY = 1e-8

@@ -6,36 +6,26 @@ from rich.console import Console
 
 from l2l_evograd.fewshot.domains import Domain, built_in_domains, read_domains
 from l2l_evograd.fewshot.experiment import Experiment
-from l2l_evograd.fewshot.results import check_out
 from l2l_evograd.fewshot.settings import (
     CrossDomainSettings,
     data_folder,
     default_image_size,
 )
+from l2l_evograd.runs.command import say
 
 
-def prepare(
-    settings: CrossDomainSettings,
-    out: Path,
-    console: Console,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-) -> Experiment:
+def prepare(settings: CrossDomainSettings, out: Path, console: Console) -> Experiment:
     """Check everything that can be checked before training.
 
     Args:
         settings: what was asked for.
         out: folder of the run.
         console: where to say what happens.
-        resume: whether to go on with the run in ``out``.
-        overwrite: whether to replace it.
 
     Raises:
         ValueError, FileNotFoundError, PermissionError: naming what is wrong with the
-            folder, the data, the domains, or the size of the episodes.
+            data, the domains, or the size of the episodes.
     """
-    check_out(out, resume, overwrite)
     root = data_folder(settings)
     own_size = None if root is None else _smallest_side(root)
     size = settings.image_size
@@ -84,4 +74,4 @@ def _announce(experiment: Experiment, own_size: int | None) -> None:
         f"{settings.backbone}, {settings.iterations} meta-iterations on "
         f"{settings.device}; results in {experiment.out}",
     ):
-        experiment.console.print(line, highlight=False, soft_wrap=True)
+        say(experiment.console, line)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.fewshot.domains import Dataset
-from l2l_evograd.fewshot.module import Numbered, RecordingModule
-from l2l_evograd.fewshot.randomness import derive_seed, seeded
+from l2l_evograd.runs.module import Numbered, RecordingModule
+from l2l_evograd.runs.randomness import derive_seed, seeded
 
 
 class Pretraining(RecordingModule):

@@ -12,17 +12,15 @@ from rich.table import Table
 from torch import Tensor
 
 from l2l_evograd.fewshot.domains import Domain
-from l2l_evograd.fewshot.randomness import derive_seed
-from l2l_evograd.fewshot.results import write_whole
+from l2l_evograd.runs import pictures
+from l2l_evograd.runs.randomness import derive_seed
 
-# Okabe and Ito's colours, which people with colour blindness can tell apart.
-_PLAIN = "#8a8a8a"
 _COLOURS = {
-    "none": _PLAIN,
-    "ft": "#56b4e9",
-    "lft-exact": "#0072b2",
-    "lft-evograd": "#d55e00",
-    "lft-guided": "#009e73",
+    "none": pictures.GREY,
+    "ft": pictures.SKY,
+    "lft-exact": pictures.BLUE,
+    "lft-evograd": pictures.VERMILION,
+    "lft-guided": pictures.GREEN,
 }
 
 
@@ -86,8 +84,8 @@ def draw_accuracy(
         width=0.62,
         yerr=intervals,
         capsize=4,
-        color=[_COLOURS.get(row["method"], _PLAIN) for row in rows],
-        error_kw={"elinewidth": 1.2, "ecolor": "#222222"},
+        color=[_COLOURS.get(row["method"], pictures.GREY) for row in rows],
+        error_kw={"elinewidth": 1.2, "ecolor": pictures.INK},
     )
     for position, height, interval in zip(positions, heights, intervals, strict=True):
         axes.annotate(
@@ -107,7 +105,7 @@ def draw_accuracy(
         textcoords="offset points",
         ha="right",
         fontsize=8,
-        color="#222222",
+        color=pictures.INK,
     )
     axes.set_xlim(-0.6, len(rows) - 0.1)
     axes.set_xticks(positions, [row["method"] for row in rows])
@@ -115,10 +113,8 @@ def draw_accuracy(
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylabel("accuracy, unseen domain")
     axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    write_whole(path, lambda place: _save(figure, place))
+    pictures.plain(axes)
+    pictures.save(figure, path)
 
 
 def draw_episodes(
@@ -156,7 +152,7 @@ def draw_episodes(
         _show(axes, grid, f"{name} ({role})", bold=name == unseen)
     for axes in panels:
         axes.axis("off")
-    write_whole(path, lambda place: _save(figure, place))
+    pictures.save(figure, path)
 
 
 def _support_grid(
@@ -185,10 +181,6 @@ def _framed(image: Tensor) -> Tensor:
 def _show(axes: Axes, picture: Tensor, title: str, bold: bool) -> None:
     axes.imshow(picture.numpy(), interpolation="nearest")
     axes.set_title(title, fontsize=8, fontweight="bold" if bold else "normal")
-
-
-def _save(figure: Figure, place: Path) -> None:
-    figure.savefig(place, dpi=200, bbox_inches="tight", pad_inches=0.05)
 
 
 def _percent(value: float, spread: float, sign: str = "") -> str:

@@ -1,15 +1,21 @@
 """The settings of a cross-domain experiment, checked before anything else happens."""
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import ClassVar
 
 from l2l_evograd.fewshot.methods import METHODS
+from l2l_evograd.runs.settings import (
+    RunSettings,
+    check_device,
+    check_methods,
+    check_one_of,
+    check_rate,
+    check_whole,
+    found_device,
+)
 
 HEADS = ("protonet", "relationnet")
 BACKBONES = ("cnn4", "resnet10")
@@ -26,14 +32,12 @@ _LEAST = {
     "iterations": 1,
     "pretrain_epochs": 0,
     "episodes": 2,
-    "seed": 0,
-    "seeds": 1,
     "save_every": 1,
 }
 
 
 @dataclass(frozen=True)
-class CrossDomainSettings:
+class CrossDomainSettings(RunSettings):
     """All that the figures of a run depend on.
 
     Attributes:
@@ -63,6 +67,8 @@ class CrossDomainSettings:
         ValueError, TypeError: for values out of range, naming the valid ones.
     """
 
+    command: ClassVar[str] = "crossdomain"
+
     unseen: str = "sketch"
     base: str | None = None
     data: str | None = None
@@ -85,34 +91,22 @@ class CrossDomainSettings:
 
     def __post_init__(self) -> None:
         """Refuse what no run can be made from."""
+        super().__post_init__()
         for name, least in _LEAST.items():
-            _check_whole(name, getattr(self, name), least)
+            check_whole(name, getattr(self, name), least)
         if self.image_size is not None:
-            _check_whole("image_size", self.image_size, 16)
+            check_whole("image_size", self.image_size, 16)
         for name in ("lr", "meta_lr"):
-            _check_rate(name, getattr(self, name))
-        _check_one_of("head", self.head, HEADS)
-        _check_one_of("backbone", self.backbone, BACKBONES)
-        if isinstance(self.methods, str):
-            raise TypeError(
-                f"expected methods to be a sequence of names, got the text "
-                f"{self.methods!r}; write ({self.methods!r},)"
-            )
-        object.__setattr__(self, "methods", tuple(self.methods))
-        if not self.methods:
-            raise ValueError(f"expected at least one method of {_listed(METHODS)}")
-        for method in self.methods:
-            _check_one_of("method", method, tuple(METHODS))
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(
-                f"expected each method once, got {', '.join(self.methods)}"
-            )
+            check_rate(name, getattr(self, name))
+        check_one_of("head", self.head, HEADS)
+        check_one_of("backbone", self.backbone, BACKBONES)
+        check_methods(self.methods, METHODS)
         if self.base is not None and self.base == self.unseen:
             raise ValueError(
                 f"the base domain is seen in training: expected another one than the "
                 f"unseen domain {self.unseen!r}"
             )
-        _check_device(self.device)
+        check_device(self.device)
 
     def resolved(
         self, names: Sequence[str], image_size: int | None = None
@@ -126,65 +120,24 @@ class CrossDomainSettings:
         Raises:
             ValueError: for a domain that does not exist, or too few of them.
         """
-        _check_one_of("unseen domain", self.unseen, names)
+        check_one_of("unseen domain", self.unseen, names)
         seen = sorted(name for name in names if name != self.unseen)
         if len(seen) < 2:
             raise ValueError(
                 f"expected at least two seen domains besides the unseen one "
                 f"{self.unseen!r}, a pseudo-seen and a pseudo-unseen one, got "
-                f"{_listed(seen) or 'none'}; add domains to {self.data}"
+                f"{', '.join(seen) or 'none'}; add domains to {self.data}"
             )
         base = self.base
         if base is None:
             base = BUILT_IN_BASE if self.data is None else seen[0]
             if base not in seen:
                 base = seen[0]
-        _check_one_of("base domain", base, seen)
-        device = self.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        check_one_of("base domain", base, seen)
         size = self.image_size if self.image_size is not None else image_size
-        return dataclasses.replace(self, base=base, device=device, image_size=size)
-
-    def different(self, given: Mapping[str, Any]) -> list[str]:
-        """Return the names in ``given`` whose value is not the one in these settings.
-
-        "auto" for the device agrees with any.
-        """
-        agreed = {"device": "auto"}
-        return [
-            name
-            for name, value in given.items()
-            if value != getattr(self, name)
-            and (name not in agreed or value != agreed[name])
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON knows them."""
-        values = dataclasses.asdict(self)
-        values["methods"] = list(self.methods)
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "CrossDomainSettings":
-        """Return the settings that :meth:`to_dict` wrote.
-
-        Raises:
-            ValueError: for names that are missing or unknown.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        wrong = sorted(known.symmetric_difference(values))
-        if wrong:
-            raise ValueError(
-                f"expected the settings of this version, got others in "
-                f"{_listed(wrong)}; start anew in another folder"
-            )
-        return cls(**{**values, "methods": tuple(values["methods"])})
-
-    @property
-    def all_seeds(self) -> range:
-        """Every seed of the run."""
-        return range(self.seed, self.seed + self.seeds)
+        return dataclasses.replace(
+            self, base=base, device=found_device(self.device), image_size=size
+        )
 
 
 def default_image_size(backbone: str, own_size: int | None) -> int:
@@ -206,47 +159,3 @@ def default_image_size(backbone: str, own_size: int | None) -> int:
 def data_folder(settings: CrossDomainSettings) -> Path | None:
     """Return the folder of domains, with ``~`` expanded; None: built-in domains."""
     return None if settings.data is None else Path(settings.data).expanduser()
-
-
-def _check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"expected {name} to be a whole number, got {value!r}")
-    if value < least:
-        raise ValueError(f"expected {name} to be at least {least}, got {value}")
-
-
-def _check_rate(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"expected {name} to be a number, got {value!r}")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"expected {name} to be positive and finite, got {value!r}")
-
-
-def _check_one_of(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; choose from {_listed(choices)}")
-
-
-def _check_device(name: str) -> None:
-    if name == "auto":
-        return
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"unknown device {name!r}; choose from auto, cpu, cuda, cuda:N"
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(
-            f"device {name!r} is not supported here; choose from auto, cpu, cuda, "
-            f"cuda:N"
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} "
-            f"CUDA devices; choose cpu or auto"
-        )
-
-
-def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
-    return ", ".join(names)

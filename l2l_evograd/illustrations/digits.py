@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import rotate
 
-from l2l_evograd.fewshot.glyphs import _mask
+from l2l_evograd.fewshot.glyphs import glyph_mask
 
 SIDE = 28
 ANGLE = 30.0
@@ -64,7 +64,7 @@ def built_in_digits() -> DigitSplits:
     """
     random = np.random.default_rng(0)
     drawn = [
-        _mask(str(digit), SIDE, random, "print")
+        glyph_mask(str(digit), SIDE, random, "print")
         for digit in range(10)
         for _ in range(_BUILT_IN_PER_CLASS)
     ]

@@ -6,14 +6,22 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from l2l_evograd.fewshot.results import RESULTS, versions, write_json
+from l2l_evograd.illustrations import ESTIMATES, PICTURES, TRAJECTORIES
 from l2l_evograd.illustrations import one_dimension as problem
-from l2l_evograd.illustrations.folder import ESTIMATES, TRAJECTORIES, start
 from l2l_evograd.illustrations.one_dimension_report import (
     curves_table,
     draw_curves,
     draw_trajectories,
 )
+from l2l_evograd.runs.command import say
+from l2l_evograd.runs.folder import (
+    RESULTS,
+    check_out,
+    make_folder,
+    versions,
+    write_json,
+)
+from l2l_evograd.runs.settings import check_whole
 
 # The spread at K = 2 would hide the rest.
 _SHOWN = (-1.2, 0.6)
@@ -42,15 +50,16 @@ def illustrate(
         One row for each K.
 
     Raises:
-        ValueError, PermissionError: for bad input, before anything is written.
+        ValueError, TypeError, PermissionError: for bad input, before anything is
+            written.
     """
     console = console or Console()
     out = out.expanduser()
-    for name, value, least in (("trials", trials, 2), ("seed", seed, 0)):
-        if value < least:
-            raise ValueError(f"expected {name} to be at least {least}, got {value}")
+    check_whole("trials", trials, 2)
+    check_whole("seed", seed, 0)
+    check_out(out, PICTURES, overwrite=overwrite, resumable=False)
     settings = {"trials": trials, "seed": seed}
-    start(out, settings, overwrite)
+    make_folder(out, settings, PICTURES)
     generator = torch.Generator().manual_seed(seed)
     curves = {k: problem.curve(k, trials, generator) for k in problem.COUNTS}
     paths = {
@@ -82,11 +91,7 @@ def illustrate(
     draw_curves(curves, _SHOWN, out / ESTIMATES)
     draw_trajectories(paths, truths, out / TRAJECTORIES)
     console.print(curves_table(rows, trials))
-    console.print(
-        f"{out / RESULTS}, {ESTIMATES}, {TRAJECTORIES}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, f"{out / RESULTS}, {ESTIMATES}, {TRAJECTORIES}")
     return rows
 
 

@@ -4,19 +4,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from l2l_evograd.fewshot.results import write_whole
 from l2l_evograd.illustrations import one_dimension as problem
+from l2l_evograd.runs import pictures
 
 Trajectory = Sequence[tuple[float, float]]
 
-# Okabe and Ito's colours, which people with colour blindness can tell apart.
-_ESTIMATE, _TRUTH = "#0072b2", "#d55e00"
-_STARTS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
-_INK = "#222222"
+_ESTIMATE, _TRUTH = pictures.BLUE, pictures.VERMILION
+_STARTS = (
+    pictures.VERMILION,
+    pictures.BLUE,
+    pictures.GREEN,
+    pictures.PURPLE,
+    pictures.ORANGE,
+)
 
 
 def curves_table(rows: Sequence[Mapping[str, Any]], trials: int) -> Table:
@@ -63,15 +66,17 @@ def draw_curves(
             label="± one sd",
         )
         axes.plot(lam, curve.mean, color=_ESTIMATE, label="EvoGrad, mean")
-        axes.plot(lam, problem.limit(lam), color=_INK, linestyle=":", label="K = ∞")
+        axes.plot(
+            lam, problem.limit(lam), color=pictures.INK, linestyle=":", label="K = ∞"
+        )
         axes.plot(lam, problem.truth(lam), color=_TRUTH, label="truth")
         axes.set_title(f"K = {count}", fontsize=10)
         axes.set_xlabel("λ")
-        _plain(axes)
+        pictures.plain(axes)
     panels[0].set_ylim(*limits)
     panels[0].set_ylabel("hypergradient")
     panels[-1].legend(frameon=False, fontsize=8, loc="lower right")
-    write_whole(path, lambda place: figure.savefig(place, dpi=200))
+    pictures.save(figure, path)
 
 
 def draw_trajectories(
@@ -90,7 +95,7 @@ def draw_trajectories(
         for number, (own, true) in enumerate(zip(found, truths, strict=True)):
             axes.plot(
                 *zip(*true, strict=True),
-                color=_INK,
+                color=pictures.INK,
                 linewidth=1,
                 linestyle="--",
                 label=None if number else "true hypergradient",
@@ -105,13 +110,7 @@ def draw_trajectories(
             axes.plot(*own[0], "s", color=_STARTS[number % len(_STARTS)], markersize=6)
         axes.set_title(f"K = {count}", fontsize=10)
         axes.set_xlabel("x")
-        _plain(axes)
+        pictures.plain(axes)
     panels[0].set_ylabel("λ")
     panels[-1].legend(frameon=False, fontsize=8, loc="center left")
-    write_whole(path, lambda place: figure.savefig(place, dpi=200))
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
+    pictures.save(figure, path)

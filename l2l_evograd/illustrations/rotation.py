@@ -18,9 +18,9 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 
 from l2l_evograd.bilevel import bilevel_step
 from l2l_evograd.estimators import EvoGrad, Exact, Guided
-from l2l_evograd.fewshot.randomness import derive_seed, seeded
 from l2l_evograd.illustrations.digits import ANGLE, Digits, DigitSplits
 from l2l_evograd.illustrations.settings import RotationSettings
+from l2l_evograd.runs.randomness import derive_seed, seeded
 
 # Mean and deviation of MNIST's pixels.
 _MEAN, _SD = 0.1307, 0.3081

@@ -1,43 +1,34 @@
 """``l2l-evograd rotation`` from its options to its report."""
 
 import dataclasses
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
-from l2l_evograd.fewshot.results import (
-    ACCURACY,
-    RESULTS,
-    SETTINGS,
-    check_out,
-    versions,
-    write_json,
-)
+from l2l_evograd.illustrations import ANGLES, PICTURES
 from l2l_evograd.illustrations.digits import (
     ANGLE,
     DigitSplits,
     built_in_digits,
     read_digits,
 )
-from l2l_evograd.illustrations.folder import ANGLES, read_object, start
 from l2l_evograd.illustrations.rotation import train
 from l2l_evograd.illustrations.rotation_report import (
     draw_accuracies,
     draw_angles,
     results_table,
 )
+from l2l_evograd.illustrations.rotation_results import RotationResults
 from l2l_evograd.illustrations.settings import RotationSettings
+from l2l_evograd.runs.command import (
+    interruptible,
+    progress_bar,
+    say,
+    settings_to_run,
+)
+from l2l_evograd.runs.folder import ACCURACY, RESULTS, make_folder
 
 
 def rotation(
@@ -73,152 +64,81 @@ def rotation(
     """
     console = console or Console()
     out = out.expanduser()
-    if resume and overwrite:
-        raise ValueError("expected --resume or --overwrite, got both")
-    settings = None if resume else RotationSettings(**options)
-    check_out(out, resume, overwrite)
-    settings = settings or _resumed(out, given)
-    try:
+    settings = settings_to_run(
+        RotationSettings,
+        options,
+        {name: value for name, value in given.items() if name != "seeds"},
+        out=out,
+        pictures=PICTURES,
+        resume=resume,
+        overwrite=overwrite,
+    )
+    if resume:
+        seeds = max(given.get("seeds", settings.seeds), settings.seeds)
+        settings = dataclasses.replace(settings, seeds=seeds)
+    with interruptible(out, settings.command):
         digits = _digits(settings.data)
-        if resume:
-            runs = _finished(out)
-            write_json(out / SETTINGS, settings.to_dict())
-        else:
-            runs = []
-            start(out, settings.to_dict(), overwrite)
+        make_folder(out, settings.to_dict(), PICTURES, resume=resume)
+        results = RotationResults(out, settings, {"data": _about(digits)})
         _announce(console, settings, digits)
-        _run(settings, digits, runs, out, console)
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(_how_to_go_on(out)) from interrupt
-    rows = summary(settings.methods, runs)
-    draw_angles(runs, out / ANGLES)
+        _run(settings, digits, results, console)
+    rows = results.summary()
+    draw_angles(results.runs, out / ANGLES)
     draw_accuracies(rows, out / ACCURACY)
     console.print(results_table(rows))
-    _say(console, f"{out / RESULTS}, {ANGLES}, {ACCURACY}")
-    return rows
-
-
-def summary(
-    methods: Sequence[str], runs: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return one row for each method: means, and standard deviations over its seeds."""
-    rows = []
-    for method in methods:
-        own = [run for run in runs if run["method"] == method]
-        if not own:
-            continue
-        row: dict[str, Any] = {"method": method, "seeds": len(own)}
-        for name in ("accuracy", "accuracy_back", "angle", "seconds_per_iteration"):
-            values = [run[name] for run in own if run[name] is not None]
-            row[name] = fmean(values) if values else None
-            row[f"{name}_sd"] = stdev(values) if len(values) > 1 else 0.0
-        rows.append(row)
+    say(console, f"{out / RESULTS}, {ANGLES}, {ACCURACY}")
     return rows
 
 
 def _run(
     settings: RotationSettings,
     digits: DigitSplits,
-    runs: list[dict[str, Any]],
-    out: Path,
+    results: RotationResults,
     console: Console,
 ) -> None:
-    """Add what is missing to ``runs`` and to the file."""
-    finished = {(run["seed"], run["method"]) for run in runs}
+    """Add what is missing to the results."""
     for seed in settings.all_seeds:
         for method in settings.methods:
-            if (seed, method) in finished:
+            if results.has(seed, method):
                 continue
-            with _bar(console) as progress:
+            with progress_bar(console) as progress:
                 task = progress.add_task(method, total=settings.iterations, loss="")
 
                 def after(done: int, loss: float, bar: Any = (progress, task)) -> None:
                     bar[0].update(bar[1], completed=done, loss=f"{loss:.3f}")
 
                 found = train(method, digits, settings, seed, after)
-            runs.append(found)
-            write_json(
-                out / RESULTS,
-                {
-                    "settings": settings.to_dict(),
-                    "versions": versions(),
-                    "data": {
-                        "source": digits.source,
-                        "train": len(digits.train),
-                        "validation": len(digits.validation),
-                        "test": len(digits.test),
-                        "true_angle": ANGLE,
-                    },
-                    "summary": summary(settings.methods, runs),
-                    "runs": runs,
-                },
-            )
+            results.add(found)
             angle = found["angle"]
-            _say(
+            say(
                 console,
                 f"seed {seed}: {method}: {found['accuracy']:.2%} of the turned digits"
                 + ("" if angle is None else f", angle {angle:.1f}°"),
             )
 
 
-def _bar(console: Console) -> Progress:
-    return Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-
-
 def _digits(data: str | None) -> DigitSplits:
     return built_in_digits() if data is None else read_digits(Path(data).expanduser())
 
 
-def _resumed(out: Path, given: Mapping[str, Any]) -> RotationSettings:
-    settings = RotationSettings.from_dict(read_object(out / SETTINGS))
-    different = [
-        f"--{name.replace('_', '-')} is {getattr(settings, name)!r} there, {value!r} "
-        f"here"
-        for name, value in given.items()
-        if name != "seeds" and value != getattr(settings, name)
-    ]
-    if different:
-        raise ValueError(
-            f"a run goes on with its own settings, but {'; '.join(different)}; leave "
-            f"the option out or start another run with another --out"
-        )
-    seeds = given.get("seeds", settings.seeds)
-    return dataclasses.replace(settings, seeds=max(seeds, settings.seeds))
-
-
-def _finished(out: Path) -> list[dict[str, Any]]:
-    if not (out / RESULTS).exists():
-        return []
-    return list(read_object(out / RESULTS)["runs"])
+def _about(digits: DigitSplits) -> dict[str, Any]:
+    """Return what the figures are of."""
+    return {
+        "source": digits.source,
+        "train": len(digits.train),
+        "validation": len(digits.validation),
+        "test": len(digits.test),
+        "true_angle": ANGLE,
+    }
 
 
 def _announce(
     console: Console, settings: RotationSettings, digits: DigitSplits
 ) -> None:
     seeds = "one seed" if settings.seeds == 1 else f"{settings.seeds} seeds"
-    _say(
+    say(
         console,
         f"Rotation: {digits.source}; {len(digits.train)} to train on, upright; "
         f"{len(digits.validation)} to validate and {len(digits.test)} to test on, "
         f"turned by {ANGLE:.0f} degrees; {settings.iterations} iterations, {seeds}",
     )
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, soft_wrap=True)
-
-
-def _how_to_go_on(out: Path) -> str:
-    if not (out / SETTINGS).exists():
-        return "interrupted before anything was written"
-    folder = shlex.quote(str(out))
-    return f"interrupted; go on with: l2l-evograd rotation --resume --out {folder}"

@@ -5,22 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from rich.table import Table
 
-from l2l_evograd.fewshot.results import write_whole
 from l2l_evograd.illustrations.digits import ANGLE
+from l2l_evograd.runs import pictures
 
-# Okabe and Ito's colours, which people with colour blindness can tell apart.
 _COLOURS = {
-    "none": "#8a8a8a",
-    "exact": "#0072b2",
-    "evograd": "#d55e00",
-    "guided": "#009e73",
+    "none": pictures.GREY,
+    "exact": pictures.BLUE,
+    "evograd": pictures.VERMILION,
+    "guided": pictures.GREEN,
 }
-_INK = "#222222"
 
 
 def results_table(rows: Sequence[Mapping[str, Any]]) -> Table:
@@ -56,7 +53,9 @@ def draw_angles(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     """
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    axes.axhline(ANGLE, color=_INK, linewidth=1, linestyle="--", label="true angle")
+    axes.axhline(
+        ANGLE, color=pictures.INK, linewidth=1, linestyle="--", label="true angle"
+    )
     for method in dict.fromkeys(run["method"] for run in runs):
         curves = [run["curve"] for run in runs if run["method"] == method]
         if curves[0] is None:
@@ -74,8 +73,8 @@ def draw_angles(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_xlabel("iteration")
     axes.set_ylabel("learned angle, degrees")
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    _plain(axes)
-    write_whole(path, lambda place: figure.savefig(place, dpi=200))
+    pictures.plain(axes)
+    pictures.save(figure, path)
 
 
 def draw_accuracies(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -99,7 +98,7 @@ def draw_accuracies(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             capsize=3,
             color=[_COLOURS[row["method"]] for row in rows],
             alpha=strength,
-            error_kw={"elinewidth": 1.1, "ecolor": _INK},
+            error_kw={"elinewidth": 1.1, "ecolor": pictures.INK},
             label="test digits, turned" if offset < 0 else "the same, turned back",
         )
         axes.bar_label(
@@ -114,14 +113,8 @@ def draw_accuracies(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_ylabel("accuracy")
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
-    _plain(axes)
-    write_whole(path, lambda place: figure.savefig(place, dpi=200))
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
+    pictures.plain(axes)
+    pictures.save(figure, path)
 
 
 def _figure(

@@ -1,25 +1,18 @@
 """The settings of a rotation run, checked before anything else happens."""
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-from l2l_evograd.estimators import check_choice, check_positive
+from l2l_evograd.estimators import check_choice
+from l2l_evograd.runs.settings import RunSettings, check_rate, check_whole
 
 METHODS = ("none", "evograd", "guided", "exact")
 
-_LEAST = {
-    "iterations": 1,
-    "batch_size": 1,
-    "candidates": 2,
-    "seed": 0,
-    "seeds": 1,
-}
+_LEAST = {"iterations": 1, "batch_size": 1, "candidates": 2}
 
 
 @dataclass(frozen=True)
-class RotationSettings:
+class RotationSettings(RunSettings):
     """All that the figures of a run depend on.
 
     Attributes:
@@ -37,6 +30,8 @@ class RotationSettings:
         ValueError, TypeError: for values out of range, naming the valid ones.
     """
 
+    command: ClassVar[str] = "rotation"
+
     data: str | None = None
     methods: tuple[str, ...] = METHODS
     iterations: int = 200
@@ -49,20 +44,11 @@ class RotationSettings:
 
     def __post_init__(self) -> None:
         """Refuse what no run can be made from."""
+        super().__post_init__()
         for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"expected {name} to be a whole number, got {value!r}")
-            if value < least:
-                raise ValueError(f"expected {name} to be at least {least}, got {value}")
+            check_whole(name, getattr(self, name), least)
         for name in ("lr", "meta_lr"):
-            check_positive(getattr(self, name), name)
-        if isinstance(self.methods, str):
-            raise TypeError(
-                f"expected methods to be a sequence of names, got the text "
-                f"{self.methods!r}; write ({self.methods!r},)"
-            )
-        object.__setattr__(self, "methods", tuple(self.methods))
+            check_rate(name, getattr(self, name))
         for method in self.methods:
             check_choice(method, METHODS, "method")
         if not self.methods or len(set(self.methods)) < len(self.methods):
@@ -70,28 +56,3 @@ class RotationSettings:
                 f"expected at least one method of {', '.join(METHODS)}, and each once, "
                 f"got {', '.join(self.methods) or 'none'}"
             )
-
-    @property
-    def all_seeds(self) -> range:
-        """Every seed of the run."""
-        return range(self.seed, self.seed + self.seeds)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON knows them."""
-        return {**dataclasses.asdict(self), "methods": list(self.methods)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "RotationSettings":
-        """Return the settings that :meth:`to_dict` wrote.
-
-        Raises:
-            ValueError: for names that are missing or unknown.
-        """
-        known = {field.name for field in dataclasses.fields(cls)}
-        wrong = sorted(known.symmetric_difference(values))
-        if wrong:
-            raise ValueError(
-                f"expected the settings of a rotation run of this version, got others "
-                f"in {', '.join(wrong)}; start anew in another folder"
-            )
-        return cls(**values)

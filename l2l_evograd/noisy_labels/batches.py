@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from l2l_evograd.fewshot.randomness import derive_seed
+from l2l_evograd.runs.randomness import derive_seed
 
 
 class Samples(Protocol):

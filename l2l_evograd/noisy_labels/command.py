@@ -1,13 +1,11 @@
 """``l2l-evograd noisy-labels`` from its options to its report."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from l2l_evograd.fewshot.results import ACCURACY, RESULTS, SETTINGS, check_out
 from l2l_evograd.noisy_labels.data import read_source
 from l2l_evograd.noisy_labels.experiment import Experiment
 from l2l_evograd.noisy_labels.pictures import (
@@ -16,8 +14,10 @@ from l2l_evograd.noisy_labels.pictures import (
     draw_weights,
 )
 from l2l_evograd.noisy_labels.report import results_table
-from l2l_evograd.noisy_labels.results import SAMPLES, WEIGHTS
+from l2l_evograd.noisy_labels.results import PICTURES, SAMPLES, WEIGHTS
 from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
+from l2l_evograd.runs.command import interruptible, say, settings_to_run
+from l2l_evograd.runs.folder import ACCURACY, RESULTS
 
 
 def noisy_labels(
@@ -49,12 +49,16 @@ def noisy_labels(
     """
     console = console or Console()
     out = out.expanduser()
-    if resume and overwrite:
-        raise ValueError("expected --resume or --overwrite, got both")
-    check_out(out, resume, overwrite)
-    try:
-        settings = _resumed(out, given) if resume else NoisyLabelSettings(**options)
-        settings = settings.resolved()
+    settings = settings_to_run(
+        NoisyLabelSettings,
+        options,
+        given,
+        out=out,
+        pictures=PICTURES,
+        resume=resume,
+        overwrite=overwrite,
+    ).resolved()
+    with interruptible(out, settings.command):
         source = read_source(settings.data, settings.image_size, console)
         experiment = Experiment(settings, source, out, console)
         title = _announce(experiment)
@@ -64,15 +68,9 @@ def noisy_labels(
         draw_accuracy(results, per_epoch, title, out / ACCURACY)
         draw_weights(results, out / WEIGHTS)
         draw_samples(results, out / SAMPLES)
-    except KeyboardInterrupt as interrupt:
-        raise KeyboardInterrupt(_how_to_go_on(out)) from interrupt
     rows = results.summary()
     console.print(results_table(rows, f"Test accuracy, {title}"))
-    console.print(
-        f"{out / RESULTS}, {ACCURACY}, {WEIGHTS}, {SAMPLES}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(console, f"{out / RESULTS}, {', '.join(PICTURES)}")
     return rows
 
 
@@ -98,28 +96,5 @@ def _announce(experiment: Experiment) -> str:
         f"{settings.network}{width}, {length} on {settings.device}; results in "
         f"{experiment.out}",
     ):
-        experiment.console.print(line, highlight=False, soft_wrap=True)
+        say(experiment.console, line)
     return title
-
-
-def _resumed(out: Path, given: Mapping[str, Any]) -> NoisyLabelSettings:
-    settings = NoisyLabelSettings.from_file(out)
-    different = settings.different(given)
-    if different:
-        listed = "; ".join(
-            f"--{name.replace('_', '-')} is {getattr(settings, name)!r} there, "
-            f"{given[name]!r} here"
-            for name in different
-        )
-        raise ValueError(
-            f"a run goes on with its own settings, but {listed}; leave the option out "
-            f"or start another run with another --out"
-        )
-    return settings
-
-
-def _how_to_go_on(out: Path) -> str:
-    if not (out / SETTINGS).exists():
-        return "interrupted before anything was written"
-    folder = shlex.quote(str(out))
-    return f"interrupted; go on with: l2l-evograd noisy-labels --resume --out {folder}"

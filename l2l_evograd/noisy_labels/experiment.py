@@ -14,9 +14,6 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from l2l_evograd.fewshot.randomness import derive_seed, seeded
-from l2l_evograd.fewshot.results import SETTINGS, clear, write_json
-from l2l_evograd.fewshot.training import train
 from l2l_evograd.memory import PeakMemory
 from l2l_evograd.noisy_labels.augmentation import ShiftAndMirror
 from l2l_evograd.noisy_labels.data import LabelledImages, Source
@@ -26,13 +23,16 @@ from l2l_evograd.noisy_labels.module import NoisyLabelModule
 from l2l_evograd.noisy_labels.networks import make_network
 from l2l_evograd.noisy_labels.results import (
     CURVE_LOSSES,
-    SAMPLES,
-    WEIGHTS,
+    PICTURES,
     NoisyLabelResults,
 )
 from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
 from l2l_evograd.noisy_labels.split import NoisySplit, draw_split
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet
+from l2l_evograd.runs.command import say
+from l2l_evograd.runs.folder import make_folder
+from l2l_evograd.runs.randomness import derive_seed, seeded
+from l2l_evograd.runs.training import train
 
 # Training samples of the picture of weights, of each kind.
 SHOWN_SAMPLES = 500
@@ -86,11 +86,7 @@ class Experiment:
         Args:
             resume: keep what an earlier process has done; else it is removed.
         """
-        if not resume:
-            clear(self.out)
-            for name in (WEIGHTS, SAMPLES):
-                (self.out / name).unlink(missing_ok=True)
-        self._make_folder()
+        make_folder(self.out, self.settings.to_dict(), PICTURES, resume=resume)
         results = NoisyLabelResults(self.out, self.settings, {"data": self._about()})
         test = self._test_set()
         for seed in self.settings.all_seeds:
@@ -106,16 +102,6 @@ class Experiment:
                 )
                 results.add(self._one(module, images, split, seed))
         return results
-
-    def _make_folder(self) -> None:
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-            write_json(self.out / SETTINGS, self.settings.to_dict())
-        except OSError as error:
-            raise PermissionError(
-                f"cannot write to {self.out} ({error.strerror}); choose another folder "
-                f"with --out"
-            ) from error
 
     def _about(self) -> dict[str, Any]:
         """Return what the figures are of."""
@@ -220,7 +206,7 @@ class Experiment:
 
     def _say(self, seed: int, text: str) -> None:
         prefix = f"seed {seed}: " if self.settings.seeds > 1 else ""
-        self.console.print(f"{prefix}{text}", highlight=False, soft_wrap=True)
+        say(self.console, f"{prefix}{text}")
 
 
 @torch.no_grad()

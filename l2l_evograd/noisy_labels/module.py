@@ -11,12 +11,12 @@ from torch.nn import functional
 
 from l2l_evograd.bilevel import bilevel_step
 from l2l_evograd.estimators import Guided, check_choice, check_positive
-from l2l_evograd.fewshot.module import Numbered, RecordingModule
-from l2l_evograd.fewshot.randomness import derive_seed, seeded
 from l2l_evograd.noisy_labels.batches import Batch, Batches, Samples
 from l2l_evograd.noisy_labels.evaluation import accuracy
 from l2l_evograd.noisy_labels.methods import METHODS, Method
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
+from l2l_evograd.runs.module import Numbered, RecordingModule
+from l2l_evograd.runs.randomness import derive_seed, seeded
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4

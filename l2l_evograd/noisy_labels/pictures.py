@@ -9,21 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from l2l_evograd.fewshot.report import _save
-from l2l_evograd.fewshot.results import write_whole
 from l2l_evograd.noisy_labels.results import NoisyLabelResults, mean_curve
+from l2l_evograd.runs import pictures
 
-# Okabe and Ito's colours, which people with colour blindness can tell apart, and a
-# line style each, since some curves lie on top of each other.
+# A line style each, since some curves lie on top of each other.
 _LINES: dict[str, tuple[str, Any]] = {
-    "baseline": ("#8a8a8a", "-"),
-    "frozen": ("#222222", (0, (1, 1.2))),
-    "exact": ("#0072b2", "-"),
-    "evograd-paper": ("#d55e00", (0, (5, 1.5))),
-    "evograd": ("#e69f00", (0, (4, 1, 1, 1))),
-    "guided": ("#009e73", (0, (2.5, 1.5))),
+    "baseline": (pictures.GREY, "-"),
+    "frozen": (pictures.INK, (0, (1, 1.2))),
+    "exact": (pictures.BLUE, "-"),
+    "evograd-paper": (pictures.VERMILION, (0, (5, 1.5))),
+    "evograd": (pictures.ORANGE, (0, (4, 1, 1, 1))),
+    "guided": (pictures.GREEN, (0, (2.5, 1.5))),
 }
-_CLEAN, _CORRUPTED = "#56b4e9", "#d55e00"
+_CLEAN, _CORRUPTED = pictures.SKY, pictures.VERMILION
 _BINS = 40
 
 
@@ -51,7 +49,7 @@ def draw_weights(results: NoisyLabelResults, path: Path) -> None:
     axes.set_xlim(0, 10)
     axes.set_ylim(0, 1)
     _finish(axes)
-    write_whole(path, lambda place: _save(figure, place))
+    pictures.save(figure, path)
 
 
 def draw_accuracy(
@@ -81,7 +79,7 @@ def draw_accuracy(
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_title(title, fontsize=10)
     _finish(axes)
-    write_whole(path, lambda place: _save(figure, place))
+    pictures.save(figure, path)
 
 
 def draw_samples(results: NoisyLabelResults, path: Path) -> None:
@@ -114,7 +112,7 @@ def draw_samples(results: NoisyLabelResults, path: Path) -> None:
             handles, labels, loc="outside upper center", ncols=2, frameon=False
         )
         figure.supxlabel("weight of a training sample", fontsize=10)
-    write_whole(path, lambda place: _save(figure, place))
+    pictures.save(figure, path)
 
 
 def _histograms(axes: Axes, runs: Sequence[Mapping[str, Any]]) -> None:
@@ -154,14 +152,12 @@ def _axes() -> tuple[Figure, Axes]:
 
 
 def _style(method: str) -> dict[str, Any]:
-    colour, line = _LINES.get(method, ("#8a8a8a", "-"))
+    colour, line = _LINES.get(method, (pictures.GREY, "-"))
     return {"color": colour, "linestyle": line, "linewidth": 1.8}
 
 
 def _finish(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
+    pictures.plain(axes, "both")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
             frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5)

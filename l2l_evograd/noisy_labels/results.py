@@ -1,14 +1,15 @@
 """The figures of a noisy-label run, and their summary."""
 
-import statistics
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from l2l_evograd.noisy_labels.runs import RunResults
+from l2l_evograd.runs.folder import ACCURACY
+from l2l_evograd.runs.results import RunResults, deviation
 
 WEIGHTS = "weights.png"
 SAMPLES = "samples.png"
+PICTURES = (ACCURACY, WEIGHTS, SAMPLES)
 
 # Losses at which the learned weight is given in the table: none, chance, wrong label.
 TABLE_LOSSES = (0.0, 2.0, 8.0)
@@ -39,9 +40,9 @@ class NoisyLabelResults(RunResults):
                     "method": method,
                     "seeds": len(runs),
                     "best": fmean(best),
-                    "best_sd": _sd(best),
+                    "best_sd": deviation(best),
                     "last": fmean(last),
-                    "last_sd": _sd(last),
+                    "last_sd": deviation(last),
                     "v_start": _at(weighted, "weights_before"),
                     "v": _at(weighted, "weights_after"),
                     "moved": fmean(_moved(run) for run in weighted)
@@ -71,7 +72,3 @@ def _at(runs: Sequence[dict[str, Any]], name: str) -> list[float] | None:
 def _moved(run: dict[str, Any]) -> float:
     pairs = zip(run["weights_before"], run["weights_after"], strict=True)
     return max(abs(after - before) for before, after in pairs)
-
-
-def _sd(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -2,26 +2,27 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import ClassVar
 
-import torch
-
-from l2l_evograd.fewshot.settings import (
-    _check_device,
-    _check_one_of,
-    _check_rate,
-    _check_whole,
-)
 from l2l_evograd.noisy_labels.corruption import check_noise
 from l2l_evograd.noisy_labels.methods import METHODS
 from l2l_evograd.noisy_labels.module import PRECISIONS
 from l2l_evograd.noisy_labels.networks import NETWORKS
-from l2l_evograd.noisy_labels.runs import RunSettings
+from l2l_evograd.runs.settings import (
+    RunSettings,
+    check_device,
+    check_methods,
+    check_one_of,
+    check_rate,
+    check_whole,
+    found_device,
+)
 
 # What is taken where nothing is asked for: the paper's, and for the built-in glyphs.
 PAPER = {"network": "resnet32", "epochs": 60, "meta_images": 1000}
 BUILT_IN = {"network": "small", "epochs": 15, "meta_images": 100}
 
-_LEAST = {"width": 1, "batch_size": 2, "seed": 0, "seeds": 1}
+_LEAST = {"width": 1, "batch_size": 2}
 _LEAST_IF_GIVEN = {
     "epochs": 1,
     "iterations": 1,
@@ -64,7 +65,12 @@ class NoisyLabelSettings(RunSettings):
         ValueError, TypeError: for values out of range, naming the valid ones.
     """
 
+    command: ClassVar[str] = "noisy-labels"
+
     methods: tuple[str, ...] = tuple(METHODS)
+    seed: int = 0
+    seeds: int = 1
+    device: str = "auto"
     data: str | None = None
     noise: str = "flip2"
     noise_rate: float = 0.4
@@ -84,44 +90,29 @@ class NoisyLabelSettings(RunSettings):
 
     def __post_init__(self) -> None:
         """Refuse what no run can be made from."""
+        super().__post_init__()
         for name, least in _LEAST.items():
-            _check_whole(name, getattr(self, name), least)
+            check_whole(name, getattr(self, name), least)
         for name, least in _LEAST_IF_GIVEN.items():
             if getattr(self, name) is not None:
-                _check_whole(name, getattr(self, name), least)
+                check_whole(name, getattr(self, name), least)
         if self.epochs is not None and self.iterations is not None:
             raise ValueError(
                 f"expected epochs or iterations, got both: {self.epochs} and "
                 f"{self.iterations}"
             )
         for name in ("lr", "meta_lr", "imbalance"):
-            _check_rate(name, getattr(self, name))
+            check_rate(name, getattr(self, name))
         if self.imbalance < 1:
             raise ValueError(
                 f"expected an imbalance of at least 1 (1: none), got {self.imbalance}"
             )
         check_noise(self.noise, self.noise_rate)
         if self.network is not None:
-            _check_one_of("network", self.network, NETWORKS)
-        _check_one_of("precision", self.precision, PRECISIONS)
-        self._check_methods()
-        _check_device(self.device)
-
-    def _check_methods(self) -> None:
-        if isinstance(self.methods, str):
-            raise TypeError(
-                f"expected methods to be a sequence of names, got the text "
-                f"{self.methods!r}; write ({self.methods!r},)"
-            )
-        object.__setattr__(self, "methods", tuple(self.methods))
-        if not self.methods:
-            raise ValueError(f"expected at least one method of {', '.join(METHODS)}")
-        for method in self.methods:
-            _check_one_of("method", method, tuple(METHODS))
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(
-                f"expected each method once, got {', '.join(self.methods)}"
-            )
+            check_one_of("network", self.network, NETWORKS)
+        check_one_of("precision", self.precision, PRECISIONS)
+        check_methods(self.methods, METHODS)
+        check_device(self.device)
 
     def resolved(self) -> "NoisyLabelSettings":
         """Return the settings with nothing left open but how much data to keep."""
@@ -133,6 +124,5 @@ class NoisyLabelSettings(RunSettings):
             for name, value in defaults.items()
             if getattr(self, name) is None
         }
-        if self.device == "auto":
-            chosen["device"] = "cuda" if torch.cuda.is_available() else "cpu"
-        return dataclasses.replace(self, **chosen)  # type: ignore[arg-type]
+        device = found_device(self.device)
+        return dataclasses.replace(self, device=device, **chosen)  # type: ignore[arg-type]

@@ -10,12 +10,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_evograd.fewshot.randomness import derive_seed
 from l2l_evograd.noisy_labels.corruption import (
     check_labels,
     corrupt_labels,
     long_tail,
 )
+from l2l_evograd.runs.randomness import derive_seed
 
 
 class MetaSplit(NamedTuple):

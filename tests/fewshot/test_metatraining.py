@@ -9,9 +9,9 @@ from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss, make_head
 from l2l_evograd.fewshot.metatraining import EpisodePairs, MetaTraining
 from l2l_evograd.fewshot.methods import METHODS
 from l2l_evograd.fewshot.pretraining import Pretraining
-from l2l_evograd.fewshot.randomness import derive_seed, seeded
-from l2l_evograd.fewshot.training import train
 from l2l_evograd.layers import add_feature_transforms, feature_transforms
+from l2l_evograd.runs.randomness import derive_seed, seeded
+from l2l_evograd.runs.training import train
 
 CPU = torch.device("cpu")
 SHAPE = (2, 1, 2)

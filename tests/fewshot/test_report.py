@@ -1,8 +1,9 @@
 from pathlib import Path
 
 import pytest
+from consoles import silent_console
 from PIL import Image
-from tiny import silent_console, tiny_domains
+from tiny import tiny_domains
 
 from l2l_evograd.fewshot.report import draw_accuracy, draw_episodes, results_table
 

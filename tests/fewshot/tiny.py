@@ -1,10 +1,9 @@
 """Domains and settings small enough for a test to train on."""
 
-import io
 from pathlib import Path
 
 import torch
-from rich.console import Console
+from consoles import silent_console
 from torch import Tensor
 
 from l2l_evograd.fewshot.domains import SPLITS, Dataset, Domain
@@ -12,10 +11,6 @@ from l2l_evograd.fewshot.experiment import Experiment
 from l2l_evograd.fewshot.settings import CrossDomainSettings
 
 SIDE = 16
-
-
-def silent_console() -> Console:
-    return Console(file=io.StringIO(), width=100)
 
 
 def tiny_dataset(name: str, classes: int = 4, each: int = 6) -> Dataset:

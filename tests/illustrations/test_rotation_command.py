@@ -6,7 +6,7 @@ from idx import write_digits
 
 from l2l_evograd import cli
 from l2l_evograd.illustrations import rotation_command
-from l2l_evograd.illustrations.rotation_command import summary
+from l2l_evograd.illustrations.rotation_results import RotationResults
 from l2l_evograd.illustrations.settings import RotationSettings
 
 
@@ -150,7 +150,7 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path, capsys):
     assert "settings.json to hold an object" in capsys.readouterr().err
 
 
-def test_the_summary_goes_over_the_seeds():
+def test_the_summary_goes_over_the_seeds(tmp_path):
     def run(method: str, accuracy: float, angle: float | None) -> dict[str, object]:
         return {
             "method": method,
@@ -160,8 +160,11 @@ def test_the_summary_goes_over_the_seeds():
             "seconds_per_iteration": 0.1,
         }
 
-    runs = [run("exact", 0.6, 20), run("exact", 0.8, 30), run("none", 0.3, None)]
-    none, exact = summary(("none", "exact", "guided"), runs)
+    settings = RotationSettings(methods=("none", "exact", "guided"))
+    results = RotationResults(tmp_path, settings, {})
+    results.runs += [run("exact", 0.6, 20), run("exact", 0.8, 30)]
+    results.runs += [run("none", 0.3, None)]
+    none, exact = results.summary()
     assert (none["seeds"], none["angle"], none["accuracy_sd"]) == (1, None, 0.0)
     assert exact["accuracy"] == pytest.approx(0.7)
     assert exact["accuracy_sd"] == pytest.approx(0.02**0.5)

@@ -1,10 +1,9 @@
 """Images, settings and modules small enough for a test to train on."""
 
-import io
 from pathlib import Path
 
 import torch
-from rich.console import Console
+from consoles import silent_console
 from torch import nn
 
 from l2l_evograd.noisy_labels.data import LabelledImages, Source
@@ -13,10 +12,6 @@ from l2l_evograd.noisy_labels.module import NoisyLabelModule
 from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
 
 CLASSES, SIDE = 4, 16
-
-
-def silent_console() -> Console:
-    return Console(file=io.StringIO(), width=100)
 
 
 def coloured(each: int, seed: int) -> LabelledImages:

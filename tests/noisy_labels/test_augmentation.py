@@ -1,7 +1,7 @@
 import torch
 
-from l2l_evograd.fewshot.randomness import seeded
 from l2l_evograd.noisy_labels.augmentation import ShiftAndMirror
+from l2l_evograd.runs.randomness import seeded
 
 CPU = torch.device("cpu")
 

@@ -5,11 +5,11 @@ from noisy import coloured, silent_console, tiny_module
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from l2l_evograd.fewshot.training import train
 from l2l_evograd.noisy_labels.batches import Batches
 from l2l_evograd.noisy_labels.evaluation import accuracy, sample_losses
 from l2l_evograd.noisy_labels.methods import METHODS
 from l2l_evograd.noisy_labels.module import NoisyLabelModule
+from l2l_evograd.runs.training import train
 
 CPU = torch.device("cpu")
 

@@ -16,17 +16,11 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
-from l2l_evograd.fewshot.module import RecordingModule
-from l2l_evograd.fewshot.results import CHECKPOINTS, LOGS
+from l2l_evograd.runs.command import progress_bar
+from l2l_evograd.runs.folder import CHECKPOINTS, LOGS
+from l2l_evograd.runs.module import RecordingModule
 
 
 def train(
@@ -133,16 +127,7 @@ class _Bar(pl.Callback):
     """A progress bar on the console, which goes away when the training ends."""
 
     def __init__(self, console: Console, name: str, iterations: int) -> None:
-        self._progress = Progress(
-            TextColumn("  {task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._progress = progress_bar(console)
         self._name = name
         self._iterations = iterations
         self._task: TaskID | None = None

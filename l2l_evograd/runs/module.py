@@ -1,4 +1,4 @@
-"""What pre-training and meta-training share as Lightning modules.
+"""What all trainings share as Lightning modules.
 
 All randomness is drawn from (seed, iteration), see ``randomness.py``. A checkpoint
 therefore holds weights, optimizers and what was recorded so far, and a run that goes

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from l2l_evograd.fewshot.randomness import derive_seed, seeded
+from l2l_evograd.runs.randomness import derive_seed, seeded
 
 CPU = torch.device("cpu")
 

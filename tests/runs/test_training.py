@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from consoles import silent_console
 from rich.console import Console
-from tiny import silent_console
 from torch import nn
 
-from l2l_evograd.fewshot.module import Numbered, RecordingModule
-from l2l_evograd.fewshot.randomness import seeded
-from l2l_evograd.fewshot.training import train
+from l2l_evograd.runs.module import Numbered, RecordingModule
+from l2l_evograd.runs.randomness import seeded
+from l2l_evograd.runs.training import train
 
 CPU = torch.device("cpu")
 ITERATIONS, BLOCK = 7, 2

@@ -1,0 +1,1 @@
+"""Measurements of time and memory; nothing in the tests asserts what they find."""

@@ -1,0 +1,1 @@
+"""What the runs of all commands share: folder, settings, results, seeds, training."""
