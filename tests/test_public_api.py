@@ -13,8 +13,9 @@ PACKAGE = Path(l2l_evograd.__file__).parent
 BLOCKED = ("learn2learn", "torchvision", "higher", "pytorch_lightning", "rich", "typer")
 
 CORE = (
-    "perturbations detached functional losses replay program recording estimators "
-    "updates hyperparameters adaptation posed bilevel algorithm layers memory"
+    "perturbations detached functional graph history losses replay program recording "
+    "estimators pullback stored rates updates hyperparameters adaptation posed bilevel "
+    "algorithm layers memory"
 ).split()
 
 
