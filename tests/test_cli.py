@@ -116,7 +116,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys, monkeypatch)
 
 
 def test_only_the_notice_of_gym_is_held_back(capsys):
-    with commands._without_gym_notice():
+    with commands.application.without_gym_notice():
         print("Gym has been unmaintained", file=sys.stderr)
         print("something else", file=sys.stderr)
     assert capsys.readouterr().err == "something else\n"
