@@ -43,7 +43,7 @@ class StoredGraph:
     ) -> tuple[list[Tensor], list[Tensor]] | None:
         """Return ∂D/∂θ (or an empty list) and ∂D/∂λ, once; None if it was let go.
 
-        As :func:`~l2l_evograd.estimators.exact_mixed`, without the two passes that
+        As :func:`~l2l_evograd.second_order.exact_mixed`, without the two passes that
         lead to the gradient.
         """
         if self._graph is None:

@@ -26,11 +26,11 @@ from l2l_evograd.estimators import (
     Exact,
     Guided,
     add_scaled,
-    exact_mixed,
 )
 from l2l_evograd.losses import InnerLoss
 from l2l_evograd.perturbations import Perturbations
 from l2l_evograd.pullback import Cotangents, Step, Wanted
+from l2l_evograd.second_order import exact_mixed
 from l2l_evograd.stored import StoredGraph
 
 

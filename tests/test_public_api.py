@@ -14,8 +14,8 @@ BLOCKED = ("learn2learn", "torchvision", "higher", "pytorch_lightning", "rich", 
 
 CORE = (
     "perturbations detached functional graph history losses replay program recording "
-    "estimators pullback stored rates updates hyperparameters adaptation posed bilevel "
-    "algorithm layers memory"
+    "second_order estimators pullback stored rates updates hyperparameters adaptation "
+    "posed bilevel algorithm layers memory"
 ).split()
 
 
