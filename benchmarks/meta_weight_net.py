@@ -13,7 +13,6 @@ down slows all methods down; memory is measured in a process of its own.
 import argparse
 import copy
 import dataclasses
-import json
 import multiprocessing
 import platform
 import time
@@ -34,6 +33,7 @@ from l2l_evograd.memory import PeakMemory
 from l2l_evograd.noisy_labels.methods import METHODS
 from l2l_evograd.noisy_labels.networks import make_network
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
+from l2l_evograd.runs.folder import write_json
 
 SIGMA, TEMPERATURE, CANDIDATES = 1e-3, 0.05, 2
 
@@ -250,7 +250,7 @@ def main() -> None:
             "records": records,
         }
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(arguments.json, content)
 
 
 if __name__ == "__main__":

@@ -281,10 +281,10 @@ def resolve_estimator(estimator: object, update: str) -> Estimator:
 
 def check_positive(value: object, name: str) -> float:
     """Return ``value`` as a float if it is a positive, finite number."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value > 0):  # type: ignore[arg-type, operator]
-        raise ValueError(f"expected {name} to be positive and finite, got {value!r}")
-    return float(value)  # type: ignore[arg-type]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value) and value > 0:
+            return float(value)
+    raise ValueError(f"expected {name} to be positive and finite, got {value!r}")
 
 
 def check_choice(value: object, choices: Sequence[str], name: str) -> None:

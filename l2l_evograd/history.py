@@ -17,6 +17,10 @@ from l2l_evograd.functional import Circumstances
 
 _clock = itertools.count()
 
+_saved_tensors_hooks = getattr(
+    torch._C._autograd, "_top_saved_tensors_default_hooks", None
+)
+
 
 class Source:
     """Weight number ``position`` of ``owner``: where histories begin.
@@ -25,7 +29,7 @@ class Source:
     ``lost``: why the history is incomplete here, or None.
     """
 
-    __slots__ = ("owner", "position", "follows", "packed", "lost")
+    __slots__ = ("owner", "position", "follows", "lost")
 
     def __init__(self, owner: object, position: int, follows: bool) -> None:
         self.owner = owner
@@ -127,5 +131,4 @@ def packs_saved_tensors() -> bool:
 
     True where a release of torch cannot tell.
     """
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    return top is None or top(False) is not None
+    return _saved_tensors_hooks is None or _saved_tensors_hooks(False) is not None

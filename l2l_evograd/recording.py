@@ -141,7 +141,7 @@ class Recording:
         self.values = list(values)
         self.tracked = self._with_history()
         for child, key, position in self._places:
-            child._parameters[key] = self.tracked[position]  # type: ignore[assignment]
+            child._parameters[key] = self.tracked[position]  # type: ignore[assignment]  # no leaf, so no Parameter
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         """Call the module; what it returns remembers the call."""

@@ -29,10 +29,27 @@ def exact_mixed(
     weights = [param.detach().requires_grad_() for param in params]
     with torch.enable_grad():
         slopes = _slopes(loss, weights)
+    return along(direction, slopes, weights if params_too else [], leaves)
+
+
+def along(
+    direction: Sequence[Tensor],
+    slopes: Sequence[Tensor],
+    params: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return ∂D/∂params and ∂D/∂inputs of D = v·∇_θ ℓ; the graph is freed.
+
+    Args:
+        direction: v.
+        slopes: ∇_θ ℓ on the graph of the others.
+        params: θ, or none of it.
+        inputs: of λ.
+    """
+    with torch.enable_grad():
         derivative = dot(direction, slopes)
-        grads = gradient(derivative, [*weights, *leaves] if params_too else leaves)
-    split = len(weights) if params_too else 0
-    return grads[:split], grads[split:]
+    found = gradient(derivative, [*params, *inputs])
+    return found[: len(params)], found[len(params) :]
 
 
 def _slopes(loss: InnerLoss, weights: Sequence[Tensor]) -> list[Tensor]:

@@ -9,11 +9,9 @@ one before, which is then computed again from the weights when its turn comes.
 import weakref
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from l2l_evograd.losses import gradient
-from l2l_evograd.perturbations import dot
+from l2l_evograd.second_order import along
 
 
 class StoredGraph:
@@ -51,14 +49,7 @@ class StoredGraph:
         gradients, params, inputs = self._graph
         self._graph = None
         targets = [inputs[position] for position in wanted]
-        if params_too:
-            targets = [*params, *targets]
-        with torch.enable_grad():
-            derivative = dot(direction, gradients)
-        del gradients
-        found = gradient(derivative, targets)
-        split = len(params) if params_too else 0
-        return found[:split], found[split:]
+        return along(direction, gradients, params if params_too else [], targets)
 
 
 class Shelf:

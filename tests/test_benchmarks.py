@@ -13,16 +13,12 @@ def test_every_method_is_measured():
 
 
 def hypergradient(name: str) -> torch.Tensor:
-    torch.set_default_dtype(torch.float64)
-    try:
-        problem = Problem(SMOKE)
-        problem.model.double()
-        STEPS[name](problem)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    problem = Problem(SMOKE)
+    STEPS[name](problem)
     return torch.cat([p.grad.flatten() for p in problem.weight_net.parameters()])
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("name", "cosine"), [("exact", 1 - 1e-9), ("guided", 0.5)])
 def test_the_methods_do_the_same_work(name, cosine):
     exact = hypergradient("second order (higher)")

@@ -4,6 +4,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,9 +19,21 @@ app = typer.Typer(
 )
 
 # Typer may bring its own copy of click, so its errors are found by way of typer.
-_UsageError: type[Exception] = next(
+_UsageError: Any = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
+
+# Options that several commands have.
+Methods = Annotated[str, typer.Option(help="Methods to compare, separated by commas.")]
+Seeds = Annotated[int, typer.Option(help="Number of seeds.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+OutFolder = Annotated[
+    Path, typer.Option(help="Folder for results, checkpoints and logs.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the run in --out.")
+]
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -35,9 +48,9 @@ def run(arguments: Sequence[str]) -> int:
     except _UsageError as error:
         # NoArgsIsHelp carries the whole help page.
         if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message())  # type: ignore[attr-defined]
+            print(error.format_message())
             return 2
-        raise ValueError(error.format_message()) from error  # type: ignore[attr-defined]
+        raise ValueError(error.format_message()) from error
     return code if isinstance(code, int) else 0
 
 
@@ -88,15 +101,28 @@ def without_gym_notice() -> Iterator[None]:
                 print(line, file=sys.stderr)
 
 
-def given_options(context: typer.Context, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that are on the command line, not left to their defaults."""
-    return {
+def asked_for(context: typer.Context) -> dict[str, Any]:
+    """Return the arguments of an experiment, from the options of its command.
+
+    They are read off the context, so a command need not name them a second time. All
+    but the folder's are settings; those on the command line, and not left to their
+    defaults, come again as ``given``.
+    """
+    options = dict(context.params)
+    out, resume, overwrite = (
+        options.pop(name) for name in ("out", "resume", "overwrite")
+    )
+    names = (name.strip() for name in options["methods"].split(","))
+    options["methods"] = tuple(name for name in names if name)
+    given = {
         name: value
         for name, value in options.items()
         if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
     }
-
-
-def names_in(text: str) -> tuple[str, ...]:
-    """Return the names in a text that are separated by commas."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    return {
+        "options": options,
+        "given": given,
+        "out": Path(out),
+        "resume": resume,
+        "overwrite": overwrite,
+    }

@@ -6,10 +6,15 @@ from typing import Annotated
 import typer
 
 from l2l_evograd.commands.application import (
+    Device,
+    Methods,
+    OutFolder,
+    Overwrite,
+    Resume,
+    Seeds,
     app,
-    given_options,
+    asked_for,
     interrupt_as_line,
-    names_in,
     without_gym_notice,
 )
 
@@ -34,9 +39,7 @@ def crossdomain(
             show_default="built-in glyphs",
         ),
     ] = None,
-    methods: Annotated[
-        str, typer.Option(help="Methods to compare, separated by commas.")
-    ] = "none,ft,lft-exact,lft-evograd,lft-guided",
+    methods: Methods = "none,ft,lft-exact,lft-evograd,lft-guided",
     head: Annotated[str, typer.Option(help="protonet or relationnet.")] = "protonet",
     backbone: Annotated[str, typer.Option(help="cnn4 or resnet10.")] = "cnn4",
     ways: Annotated[int, typer.Option(help="Classes of an episode.")] = 5,
@@ -65,55 +68,22 @@ def crossdomain(
         ),
     ] = 1e-2,
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
-    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seeds: Seeds = 1,
+    device: Device = "auto",
     save_every: Annotated[
         int, typer.Option(help="Iterations from checkpoint to checkpoint.")
     ] = 25,
-    out: Annotated[
-        Path, typer.Option(help="Folder for results, checkpoints and logs.")
-    ] = Path("runs/crossdomain"),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out.")
-    ] = False,
+    out: OutFolder = Path("runs/crossdomain"),
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Few-shot learning across domains: train on all but one, test on that one.
 
     Compares feature-wise transformation layers: none, fixed (ft), and learned through
     the exact hypergradient, the paper's Algorithm 1, or a guided finite difference.
     """
-    with without_gym_notice():
-        from l2l_evograd.fewshot.command import crossdomain as run_crossdomain
-
-    options = {
-        "unseen": unseen,
-        "base": base,
-        "data": data,
-        "methods": names_in(methods),
-        "head": head,
-        "backbone": backbone,
-        "ways": ways,
-        "shots": shots,
-        "queries": queries,
-        "image_size": image_size,
-        "iterations": iterations,
-        "pretrain_epochs": pretrain_epochs,
-        "episodes": episodes,
-        "lr": lr,
-        "meta_lr": meta_lr,
-        "seed": seed,
-        "seeds": seeds,
-        "device": device,
-        "save_every": save_every,
-    }
     with interrupt_as_line():
-        run_crossdomain(
-            options,
-            given=given_options(context, options),
-            out=out,
-            resume=resume,
-            overwrite=overwrite,
-        )
+        with without_gym_notice():
+            from l2l_evograd.fewshot.command import crossdomain as run_crossdomain
+
+        run_crossdomain(**asked_for(context))

@@ -6,10 +6,11 @@ from typing import Annotated
 import typer
 
 from l2l_evograd.commands.application import (
+    Methods,
+    Overwrite,
     app,
-    given_options,
+    asked_for,
     interrupt_as_line,
-    names_in,
 )
 
 
@@ -23,9 +24,7 @@ def rotation(
             show_default="built-in digits",
         ),
     ] = None,
-    methods: Annotated[
-        str, typer.Option(help="Methods to compare, separated by commas.")
-    ] = "none,evograd,guided,exact",
+    methods: Methods = "none,evograd,guided,exact",
     iterations: Annotated[int, typer.Option(help="Iterations of every method.")] = 200,
     batch_size: Annotated[
         int, typer.Option(help="Images of a training or validation batch.")
@@ -47,9 +46,7 @@ def rotation(
     resume: Annotated[
         bool, typer.Option("--resume", help="Do what the run in --out has left.")
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Learn the angle that training digits are turned by, from turned digits.
 
@@ -57,27 +54,10 @@ def rotation(
     Compares no learning, the paper's Algorithm 1, a guided finite difference and the
     exact hypergradient. On the CPU.
     """
-    options = {
-        "data": data,
-        "methods": names_in(methods),
-        "iterations": iterations,
-        "batch_size": batch_size,
-        "lr": lr,
-        "meta_lr": meta_lr,
-        "candidates": candidates,
-        "seed": seed,
-        "seeds": seeds,
-    }
     with interrupt_as_line():
         from l2l_evograd.illustrations import rotation_command
 
-        rotation_command.rotation(
-            options,
-            given=given_options(context, options),
-            out=out,
-            resume=resume,
-            overwrite=overwrite,
-        )
+        rotation_command.rotation(**asked_for(context))
 
 
 @app.command()
@@ -87,9 +67,7 @@ def illustrate(
     out: Annotated[Path, typer.Option(help="Folder for results.")] = Path(
         "runs/illustrate"
     ),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out.")
-    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw the paper's one-dimensional illustration: estimates and trajectories.
 

@@ -6,10 +6,15 @@ from typing import Annotated
 import typer
 
 from l2l_evograd.commands.application import (
+    Device,
+    Methods,
+    OutFolder,
+    Overwrite,
+    Resume,
+    Seeds,
     app,
-    given_options,
+    asked_for,
     interrupt_as_line,
-    names_in,
 )
 
 
@@ -24,9 +29,7 @@ def noisy_labels(
             show_default="built-in glyphs",
         ),
     ] = None,
-    methods: Annotated[
-        str, typer.Option(help="Methods to compare, separated by commas.")
-    ] = "baseline,frozen,exact,evograd-paper,evograd,guided",
+    methods: Methods = "baseline,frozen,exact,evograd-paper,evograd,guided",
     noise: Annotated[str, typer.Option(help="uniform, flip or flip2.")] = "flip2",
     noise_rate: Annotated[
         float, typer.Option(help="Share of labels that the noise acts on, 0 to 1.")
@@ -88,17 +91,11 @@ def noisy_labels(
     seed: Annotated[
         int, typer.Option(help="First seed; split and noise follow it as well.")
     ] = 0,
-    seeds: Annotated[int, typer.Option(help="Number of seeds.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    out: Annotated[
-        Path, typer.Option(help="Folder for results, checkpoints and logs.")
-    ] = Path("runs/noisy-labels"),
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --out.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run in --out.")
-    ] = False,
+    seeds: Seeds = 1,
+    device: Device = "auto",
+    out: OutFolder = Path("runs/noisy-labels"),
+    resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train on wrong labels, with sample weights learned by Meta-Weight-Net.
 
@@ -106,35 +103,7 @@ def noisy_labels(
     a small clean set through the exact hypergradient, the paper's Algorithm 1, the
     same population scaled to the learning rate, or a guided finite difference.
     """
-    from l2l_evograd.noisy_labels.command import noisy_labels as run_noisy_labels
-
-    options = {
-        "data": data,
-        "methods": names_in(methods),
-        "noise": noise,
-        "noise_rate": noise_rate,
-        "imbalance": imbalance,
-        "meta_images": meta_images,
-        "train_images": train_images,
-        "test_images": test_images,
-        "image_size": image_size,
-        "network": network,
-        "width": width,
-        "epochs": epochs,
-        "iterations": iterations,
-        "batch_size": batch_size,
-        "lr": lr,
-        "meta_lr": meta_lr,
-        "precision": precision,
-        "seed": seed,
-        "seeds": seeds,
-        "device": device,
-    }
     with interrupt_as_line():
-        run_noisy_labels(
-            options,
-            given=given_options(context, options),
-            out=out,
-            resume=resume,
-            overwrite=overwrite,
-        )
+        from l2l_evograd.noisy_labels.command import noisy_labels as run_noisy_labels
+
+        run_noisy_labels(**asked_for(context))

@@ -22,9 +22,9 @@ class Labelled(Protocol):
 
     labels: list[int]
 
-    def __len__(self) -> int: ...  # noqa: D105
+    def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...  # noqa: D105
+    def __getitem__(self, index: int) -> tuple[Tensor, int]: ...
 
 
 class Episode(NamedTuple):

@@ -28,7 +28,7 @@ from l2l_evograd.fewshot.results import PICTURES, Results
 from l2l_evograd.fewshot.settings import CrossDomainSettings
 from l2l_evograd.layers import add_feature_transforms
 from l2l_evograd.memory import PeakMemory
-from l2l_evograd.runs.command import say
+from l2l_evograd.runs.command import say_of_seed
 from l2l_evograd.runs.folder import make_folder
 from l2l_evograd.runs.randomness import derive_seed, seeded
 from l2l_evograd.runs.training import train
@@ -216,5 +216,4 @@ class Experiment:
         return episode_accuracies(model, features, self.shape, seeds, device)
 
     def _say(self, seed: int, text: str) -> None:
-        prefix = f"seed {seed}: " if self.settings.seeds > 1 else ""
-        say(self.console, f"{prefix}{text}")
+        say_of_seed(self.console, self.settings, seed, text)

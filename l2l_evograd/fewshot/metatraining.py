@@ -97,6 +97,8 @@ class MetaTraining(RecordingModule):
     Source: Tseng et al., ICLR 2020, Algorithm 1; Bohdal et al., NeurIPS 2021, 4.3.
     """
 
+    recorded = (*RecordingModule.recorded, "curve")
+
     def __init__(
         self,
         model: FewShotModel,
@@ -140,16 +142,6 @@ class MetaTraining(RecordingModule):
             names[id(now)]: float((now.detach().cpu() - start.cpu()).abs().mean())
             for now, start in pairs
         }
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the figures into the checkpoint."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["curve"] = [dict(point) for point in self.curve]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the figures out of the checkpoint."""
-        super().on_load_checkpoint(checkpoint)
-        self.curve = [dict(point) for point in checkpoint["curve"]]
 
     def configure_optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Return Adam over the weights and, where it is learned, over λ."""

@@ -29,7 +29,7 @@ from l2l_evograd.noisy_labels.results import (
 from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
 from l2l_evograd.noisy_labels.split import NoisySplit, draw_split
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet
-from l2l_evograd.runs.command import say
+from l2l_evograd.runs.command import say_of_seed
 from l2l_evograd.runs.folder import make_folder
 from l2l_evograd.runs.randomness import derive_seed, seeded
 from l2l_evograd.runs.training import train
@@ -205,8 +205,7 @@ class Experiment:
         }
 
     def _say(self, seed: int, text: str) -> None:
-        prefix = f"seed {seed}: " if self.settings.seeds > 1 else ""
-        say(self.console, f"{prefix}{text}")
+        say_of_seed(self.console, self.settings, seed, text)
 
 
 @torch.no_grad()

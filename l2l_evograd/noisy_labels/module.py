@@ -87,6 +87,8 @@ class NoisyLabelModule(RecordingModule):
     NeurIPS 2021, 4.4, for the division by the sum and the settings.
     """
 
+    recorded = (*RecordingModule.recorded, "curve", "hypergradients")
+
     def __init__(
         self,
         model: nn.Module,
@@ -190,18 +192,6 @@ class NoisyLabelModule(RecordingModule):
                 "accuracy": None if test is None else accuracy(self.model, test),
             }
         )
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the figures into the checkpoint."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["curve"] = [dict(point) for point in self.curve]
-        checkpoint["hypergradients"] = list(self.hypergradients)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the figures out of the checkpoint."""
-        super().on_load_checkpoint(checkpoint)
-        self.curve = [dict(point) for point in checkpoint["curve"]]
-        self.hypergradients = list(checkpoint["hypergradients"])
 
     def iterate(self, iteration: int) -> float:
         """Make one step and return the inner loss."""

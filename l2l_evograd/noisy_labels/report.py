@@ -28,9 +28,9 @@ def results_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     if seeds > 1:
         notes.append(f"Spreads are standard deviations over {seeds} seeds.")
     table.caption = " ".join(notes)
-    for name in ("method", "best", "last", "V", "s/iter.", "memory"):
-        justify = "left" if name == "method" else "right"
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("method", no_wrap=True)
+    for name in ("best", "last", "V", "s/iter.", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             row["method"],

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from l2l_evograd.noisy_labels.corruption import check_noise
 from l2l_evograd.noisy_labels.methods import METHODS
@@ -116,7 +116,7 @@ class NoisyLabelSettings(RunSettings):
 
     def resolved(self) -> "NoisyLabelSettings":
         """Return the settings with nothing left open but how much data to keep."""
-        defaults = dict(BUILT_IN if self.data is None else PAPER)
+        defaults: dict[str, Any] = dict(BUILT_IN if self.data is None else PAPER)
         if self.iterations is not None:
             del defaults["epochs"]
         chosen = {
@@ -125,4 +125,4 @@ class NoisyLabelSettings(RunSettings):
             if getattr(self, name) is None
         }
         device = found_device(self.device)
-        return dataclasses.replace(self, device=device, **chosen)  # type: ignore[arg-type]
+        return dataclasses.replace(self, device=device, **chosen)

@@ -97,6 +97,11 @@ def say(console: Console, text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
+def say_of_seed(console: Console, settings: RunSettings, seed: int, text: str) -> None:
+    """Print one line, and of which seed it is where there are several."""
+    say(console, f"seed {seed}: {text}" if settings.seeds > 1 else text)
+
+
 def progress_bar(console: Console) -> Progress:
     """Return a bar with a field ``loss``, which goes away at the end.
 

@@ -7,7 +7,7 @@ on from one does exactly what it would have done.
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -36,7 +36,10 @@ class RecordingModule(pl.LightningModule):
     Attributes:
         losses: of the iterations done.
         seconds: that each of them took.
+        recorded: the names of all such lists, which go into checkpoints.
     """
+
+    recorded: ClassVar[tuple[str, ...]] = ("losses", "seconds")
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,10 +73,10 @@ class RecordingModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the figures into the checkpoint."""
-        checkpoint["losses"] = list(self.losses)
-        checkpoint["seconds"] = list(self.seconds)
+        for name in self.recorded:
+            checkpoint[name] = list(getattr(self, name))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the figures out of the checkpoint."""
-        self.losses = list(checkpoint["losses"])
-        self.seconds = list(checkpoint["seconds"])
+        for name in self.recorded:
+            setattr(self, name, list(checkpoint[name]))
