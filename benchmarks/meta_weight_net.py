@@ -6,7 +6,8 @@
 Every method makes the same iteration on the same batches: weights of the samples by a
 weight net, a virtual step, the hypergradient, a step of the weight net, a step of the
 weights. Beside ours stand the paper's Algorithm 1 written down line by line, and
-second order through ``higher``. Rounds are interleaved, so that a machine which slows
+second order through ``higher``. Each has the network in the memory layout in which it
+is faster. Rounds are interleaved, so that a machine which slows
 down slows all methods down; memory is measured in a process of its own.
 """
 
@@ -75,12 +76,16 @@ class Problem:
 
     Args:
         config: what is measured.
+        layout: of the convolutions.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, layout: torch.memory_format = torch.channels_last
+    ) -> None:
         torch.manual_seed(0)
         device = torch.device(config.device)
-        self.model = make_network(config.network, 10, config.width).to(device)
+        self.model = make_network(config.network, 10, config.width)
+        self.model.to(device, memory_format=layout)
         self.weight_net = MetaWeightNet().to(device)
         sgd = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
         self.base = torch.optim.SGD(self.model.parameters(), lr=0.1, **sgd)
@@ -148,7 +153,9 @@ def second_order(problem: Problem) -> None:
     problem.steps(found)
 
 
-def ours(update: str, estimator: Any) -> Callable[[Problem], None]:
+def ours(
+    update: str, estimator: Any, base_step: str = "after"
+) -> Callable[[Problem], None]:
     """Return one iteration by ``bilevel_step``."""
 
     def step(problem: Problem) -> None:
@@ -160,6 +167,7 @@ def ours(update: str, estimator: Any) -> Callable[[Problem], None]:
             problem.hyper,
             update=update,
             estimator=estimator,
+            base_step=base_step,
         )
 
     return step
@@ -173,14 +181,25 @@ STEPS: dict[str, Callable[[Problem], None]] = {
     "evograd": ours("gradient", METHODS["evograd"].estimator),
     "guided": ours("gradient", Guided(scheme="forward")),
     "guided, central": ours("gradient", Guided()),
+    "guided, old weights": ours("gradient", Guided(scheme="forward"), "before"),
     "exact": ours("gradient", Exact()),
 }
+
+# Second derivatives of batch normalisation are slow with the channels innermost.
+CONTIGUOUS = ("second order (higher)", "exact")
+
+
+def problem_of(method: str, config: Config) -> Problem:
+    """Return a method's own problem, the same for all but for the layout."""
+    contiguous = method in CONTIGUOUS
+    layout = torch.contiguous_format if contiguous else torch.channels_last
+    return Problem(config, layout)
 
 
 def measure(config: Config) -> list[dict[str, Any]]:
     """Return one record for each method: median seconds, spread and peak memory."""
     torch.set_num_threads(config.threads)
-    problems = {name: Problem(config) for name in STEPS}
+    problems = {name: problem_of(name, config) for name in STEPS}
     seconds: dict[str, list[float]] = {name: [] for name in STEPS}
     for position in range(config.rounds + 1):
         for name, step in STEPS.items():
@@ -213,7 +232,7 @@ def _peak(config: Config, name: str) -> int:
 
 def _peak_here(config: Config, name: str) -> int:
     torch.set_num_threads(config.threads)
-    problem = Problem(config)
+    problem = problem_of(name, config)
     with PeakMemory(torch.device(config.device)) as peak:
         for _ in range(2):
             STEPS[name](problem)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from benchmarks.meta_weight_net import CONFIGS, STEPS, Config, Problem, measure
+from benchmarks.meta_weight_net import CONFIGS, STEPS, Config, measure, problem_of
 
 SMOKE = CONFIGS["smoke"]
 
@@ -13,7 +13,7 @@ def test_every_method_is_measured():
 
 
 def hypergradient(name: str) -> torch.Tensor:
-    problem = Problem(SMOKE)
+    problem = problem_of(name, SMOKE)
     STEPS[name](problem)
     return torch.cat([p.grad.flatten() for p in problem.weight_net.parameters()])
 

@@ -145,7 +145,7 @@ class Experiment:
     ) -> NoisyLabelModule:
         settings = self.settings
         return NoisyLabelModule(
-            model,
+            model.to(memory_format=method.memory_format),
             images,
             self.source.train.subset(split.meta),
             method=method,
