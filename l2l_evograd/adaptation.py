@@ -14,6 +14,7 @@ from torch import Tensor
 from l2l_evograd.estimators import resolve_estimator
 from l2l_evograd.graph import differentiable_again, is_compiled, reaches
 from l2l_evograd.losses import InnerLoss, check_differentiable, check_loss
+from l2l_evograd.processes import Processes
 from l2l_evograd.pullback import Wanted, connected
 from l2l_evograd.stored import Shelf, StoredGraph
 from l2l_evograd.updates import Evolution, Gradient, Update
@@ -24,7 +25,8 @@ class Advance(NamedTuple):
 
     Attributes:
         params: the new weights, on the graph of the old ones and of λ.
-        gradients: ∇_θ ℓ at the old weights; empty for ``update="evolution"``.
+        gradients: ∇_θ ℓ at the old weights, the mean over processes; empty for
+            ``update="evolution"``.
         extras: the derivatives with respect to other tensors, where asked for.
     """
 
@@ -34,7 +36,10 @@ class Advance(NamedTuple):
 
 
 def make_update(
-    update: str, lr: float | Sequence[Tensor] | None, estimator: object
+    update: str,
+    lr: float | Sequence[Tensor] | None,
+    estimator: object,
+    processes: Processes | None = None,
 ) -> Update:
     """Return the update that the public arguments describe.
 
@@ -42,13 +47,15 @@ def make_update(
         ValueError, TypeError: as :func:`~l2l_evograd.estimators.resolve_estimator`.
     """
     resolved = resolve_estimator(estimator, update)
+    processes = processes or Processes()
     if update == "evolution":
-        return Evolution(resolved)  # type: ignore[arg-type]  # resolve_estimator checks
+        # resolve_estimator has checked the type.
+        return Evolution(resolved, processes)  # type: ignore[arg-type]
     if lr is None:
         raise ValueError(
             "expected lr, the inner learning rate, for update='gradient', got None"
         )
-    return Gradient(lr, resolved)
+    return Gradient(lr, resolved, processes)
 
 
 def default_generator() -> torch.Generator:
@@ -117,7 +124,7 @@ def advance(
             stored = StoredGraph(gradients, params, loss.inputs)
             shelf.put(stored)
         found = [None if tensor is None else tensor.detach() for tensor in found]
-        gradients = [gradient.detach() for gradient in gradients]
+        gradients = update.processes.means([g.detach() for g in gradients])
         if governed:
             found_inputs = found[len(params) : len(params) + len(governed)]
             known = [

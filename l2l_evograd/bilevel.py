@@ -6,7 +6,7 @@ changed. It also takes a module, and then looks after buffers and random state.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +30,15 @@ from l2l_evograd.hyperparameters import (
 from l2l_evograd.losses import check_loss, gradient
 from l2l_evograd.perturbations import draw_seed
 from l2l_evograd.posed import DictProblem, Loss, ModuleProblem
+from l2l_evograd.processes import Processes
 from l2l_evograd.program import LostHistory, Program
 from l2l_evograd.pullback import Wanted
 from l2l_evograd.recording import ModuleCall
 from l2l_evograd.replay import ReplayTensor, plain
 from l2l_evograd.updates import Evolution, Gradient, Update
+
+if TYPE_CHECKING:  # not every build of torch has it
+    from torch.distributed import ProcessGroup
 
 
 class Hypergradient(NamedTuple):
@@ -168,6 +172,8 @@ class BilevelStep(NamedTuple):
         inner_loss: ℓ at the weights and λ from before the step, detached.
         outer_loss: L at the virtual weights, detached.
         hypergradient: dL/dλ, one tensor for each of λ.
+
+    All three are means over the processes of a group.
     """
 
     inner_loss: Tensor
@@ -189,6 +195,7 @@ def bilevel_step(
     base_step: str = "after",
     generator: torch.Generator | None = None,
     allow_unused: bool = False,
+    process_group: "ProcessGroup | None" = None,
 ) -> BilevelStep:
     """Make one step of online bilevel training: hypergradient, λ step, base step.
 
@@ -215,6 +222,9 @@ def bilevel_step(
         generator: of the perturbations; None: torch's global one, which then advances
             by one draw if there are any.
         allow_unused: accept λ, or weights, that the inner loss does not use.
+        process_group: processes that make this step together, each with a share of the
+            data and the same weights, λ and optimizers. ℓ and L are then the means of
+            their losses, and all take the same step. Buffers are each process's own.
 
     Returns:
         :class:`BilevelStep`. Parameters of both optimizers hold the gradients that
@@ -229,7 +239,8 @@ def bilevel_step(
     Cost:
         One inner forward pass, one backward pass for the virtual step and one for the
         base step (``"before"``: the same one), one forward and backward pass of the
-        outer loss, and what the estimator costs.
+        outer loss, and what the estimator costs. Between processes three messages of
+        the size of θ (``"before"``: two), and one of the size of λ.
 
     Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1; for the order of the
     steps their released code.
@@ -238,11 +249,12 @@ def bilevel_step(
     named = _parameters(hyper_optimizer) if hyperparameters is None else hyperparameters
     if lr is None:
         lr = float(base_optimizer.param_groups[0]["lr"])
-    rule = make_update(update, check_positive(lr, "lr"), estimator)
+    processes = Processes(process_group)
+    rule = make_update(update, check_positive(lr, "lr"), estimator, processes)
     problem = ModuleProblem(model, named, own_buffers=False)
     _check_apart(base_optimizer, problem.hyperparameters)
     with torch.enable_grad():
-        base = _BaseStep(base_optimizer, model, problem, inner_loss)
+        base = _BaseStep(base_optimizer, model, problem, inner_loss, processes)
         value, inner = problem.inner(inner_loss, isinstance(rule, Gradient))
         check_loss(value)
         wanted, reached = assign_roles(inner, problem.hyperparameters, True)
@@ -258,7 +270,7 @@ def bilevel_step(
             inner,
             rule,
             wanted,
-            _seed(generator, rule),
+            processes.common(_seed(generator, rule), problem.values[0].device),
             allow_unused,
             retain_graph=shared,
             extras=base.extras,
@@ -268,18 +280,19 @@ def bilevel_step(
         del value
         outer = check_loss(problem.outer(outer_loss), "the outer loss")
         hypergradients = gradient(outer, problem.hyperparameters)
+        *hypergradients, inner_value, outer = processes.means(
+            [*(grad.detach() for grad in hypergradients), inner_value, outer.detach()]
+        )
         for tensor, grad in zip(problem.hyperparameters, hypergradients, strict=True):
-            tensor.grad = grad.detach()
+            tensor.grad = grad
         hyper_optimizer.step()
         if base_step == "after":
             base.differentiate(base.loss_again())
         elif not early:
-            base.take(new.gradients, new.extras)
+            base.take(new.gradients, processes.mean(new.extras))
         if not early:
             base.optimizer.step()
-    return BilevelStep(
-        inner_value, outer.detach(), [grad.detach() for grad in hypergradients]
-    )
+    return BilevelStep(inner_value, outer, list(hypergradients))
 
 
 class _BaseStep:
@@ -291,8 +304,10 @@ class _BaseStep:
         model: nn.Module,
         problem: ModuleProblem,
         inner_loss: Loss,
+        processes: Processes,
     ) -> None:
         self.optimizer = optimizer
+        self._processes = processes
         self._hyperparameters = problem.hyperparameters
         self._inner_loss = inner_loss
         self._moment = problem.recording.moment()
@@ -332,9 +347,10 @@ class _BaseStep:
             return self._inner_loss(self._moment.module())
 
     def differentiate(self, value: Tensor) -> None:
-        """Put ∂value/∂θ into ``.grad``."""
+        """Put ∂value/∂θ into ``.grad``, the mean over processes."""
         targets = [*self._values, *self.extras]
-        grads = torch.autograd.grad(value, targets, allow_unused=True)
+        found = torch.autograd.grad(value, targets, allow_unused=True)
+        grads = self._processes.mean(found)
         split = len(self._values)
         self.take(grads[:split], grads[split:])
 

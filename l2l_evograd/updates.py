@@ -29,6 +29,7 @@ from l2l_evograd.estimators import (
 )
 from l2l_evograd.losses import InnerLoss
 from l2l_evograd.perturbations import Perturbations
+from l2l_evograd.processes import Processes
 from l2l_evograd.pullback import Cotangents, Step, Wanted
 from l2l_evograd.second_order import exact_mixed
 from l2l_evograd.stored import StoredGraph
@@ -42,6 +43,9 @@ class Gradient:
         lr: η, a number, or a tensor for each weight that has its shape or broadcasts
             to it; these get exact cotangents −v ⊙ ∇_θ ℓ.
         estimator: of ∂D/∂λ.
+        processes: that the losses are means over. The gradients handed to
+            :meth:`step` are means already; the pullback makes one of v, and returns
+            this process's own λ̄.
 
     Cost:
         Nothing beyond the gradient that is handed in; the pullback costs what the
@@ -52,6 +56,7 @@ class Gradient:
 
     lr: float | Sequence[Tensor]
     estimator: Estimator
+    processes: Processes = field(default_factory=Processes)
 
     @property
     def rates(self) -> Sequence[Tensor]:
@@ -97,6 +102,7 @@ class Gradient:
         estimated = [] if isinstance(self.estimator, Exact) else wanted.hyperparameters
 
         def pullback(direction: list[Tensor]) -> Cotangents:
+            direction = self.processes.means(direction)
             inputs: list[Tensor | None] = [None] * len(loss.inputs)
             scaled, moved = direction, direction
             if rates:
@@ -141,6 +147,8 @@ class Evolution:
 
     Args:
         estimator: the population.
+        processes: that the losses are means over; the pullback returns this process's
+            own λ̄.
 
     Cost:
         K forward passes and K backward passes to λ in the step; the pullback is then
@@ -152,6 +160,7 @@ class Evolution:
     """
 
     estimator: EvoGrad = field(default_factory=EvoGrad)
+    processes: Processes = field(default_factory=Processes)
 
     def step(
         self,
@@ -167,7 +176,8 @@ class Evolution:
         del gradients, known, stored
         before = [param.detach() for param in params]
         noise = self.estimator.perturbations(before, seed)
-        return evolve(loss, before, noise, self.estimator.temperature, wanted)
+        temperature = self.estimator.temperature
+        return evolve(loss, before, noise, temperature, wanted, self.processes)
 
 
 Update = Gradient | Evolution
@@ -179,8 +189,10 @@ def evolve(
     noise: Perturbations,
     temperature: float,
     wanted: Wanted,
+    processes: Processes | None = None,
 ) -> Step:
     """Algorithm 1 with the perturbations given; K = 1 gives θ + ε_1 and λ̄ = 0."""
+    processes = processes or Processes()
     positions = [*wanted.hyperparameters, *wanted.others]
     rows_size = noise.count * sum(loss.leaves[p].numel() for p in positions)
     again = wanted.curvature or rows_size > sum(p.numel() for p in params)
@@ -194,13 +206,14 @@ def evolve(
             with torch.no_grad():
                 value = loss(candidate)
         values.append(value.detach().reshape(()))
-    losses = torch.stack(values)
+    (losses,) = processes.means([torch.stack(values)])
     weights = torch.softmax(-losses / temperature, dim=0)
     after = [param.clone() for param in params]
     for k in range(noise.count):
         add_scaled(after, noise.draw(k), weights[k])
 
     def pullback(direction: list[Tensor]) -> Cotangents:
+        direction = processes.means(direction)
         scores = noise.project(direction)
         scores = -weights / temperature * (scores - (weights * scores).sum())
         moved = [v.clone() for v in direction] if wanted.curvature else direction
