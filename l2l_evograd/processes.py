@@ -23,6 +23,10 @@ class Processes:
     Args:
         group: of ``torch.distributed``; None: this process on its own.
 
+    Attributes:
+        group: as given.
+        count: how many there are.
+
     Raises:
         TypeError: for something else.
     """
@@ -33,7 +37,7 @@ class Processes:
                 f"expected process_group to be a torch.distributed.ProcessGroup, got "
                 f"{type(group).__name__}; use torch.distributed.group.WORLD for all"
             )
-        self._group = group
+        self.group = group
         self.count = 1 if group is None else group.size()
 
     def mean(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -41,7 +45,7 @@ class Processes:
 
         Cost: one message of the tensors' size for each dtype and device.
         """
-        if self._group is None:
+        if self.group is None:
             return list(tensors)
         means: list[Tensor | None] = [None] * len(tensors)
         alike = defaultdict(list)
@@ -50,7 +54,7 @@ class Processes:
                 alike[tensor.dtype, tensor.device].append((position, tensor))
         for members in alike.values():
             message = torch.cat([tensor.detach().flatten() for _, tensor in members])
-            distributed.all_reduce(message, group=self._group)
+            distributed.all_reduce(message, group=self.group)
             message /= self.count
             parts = message.split([tensor.numel() for _, tensor in members])
             for (position, tensor), part in zip(members, parts, strict=True):
@@ -61,13 +65,18 @@ class Processes:
         """Return the means over all processes, of tensors all of which are there."""
         return [tensor for tensor in self.mean(tensors) if tensor is not None]
 
+    def follow_first(self, tensors: Sequence[Tensor]) -> None:
+        """Give ``tensors`` the values that they have in the first process."""
+        if self.group is None:
+            return
+        first = distributed.get_global_rank(self.group, 0)
+        for tensor in tensors:
+            distributed.broadcast(tensor.data, first, group=self.group)
+
     def common(self, seed: int, device: torch.device) -> int:
         """Return the first process's seed."""
-        if self._group is None:
-            return seed
         message = torch.tensor(seed, dtype=torch.int64, device=device)
-        first = distributed.get_global_rank(self._group, 0)
-        distributed.broadcast(message, first, group=self._group)
+        self.follow_first([message])
         return int(message)
 
 

@@ -93,6 +93,9 @@ def noisy_labels(
     ] = 0,
     seeds: Seeds = 1,
     device: Device = "auto",
+    devices: Annotated[
+        int, typer.Option(help="Processes, each with a device, that share each batch.")
+    ] = 1,
     out: OutFolder = Path("runs/noisy-labels"),
     resume: Resume = False,
     overwrite: Overwrite = False,

@@ -49,6 +49,9 @@ class Batches:
         seed: of the orders.
         purpose: sets the orders of two data sets apart.
 
+    Attributes:
+        size: of every batch.
+
     Raises:
         ValueError: for an empty data set.
     """
@@ -57,14 +60,14 @@ class Batches:
         if not len(samples):
             raise ValueError(f"expected samples to learn from ({purpose}), got none")
         self._samples = samples
-        self._size = min(size, len(samples))
+        self.size = min(size, len(samples))
         self._seed = seed
         self._purpose = purpose
         self._order: tuple[int, list[int]] = (-1, [])
 
     def __len__(self) -> int:
         """Return the number of batches of one pass."""
-        return len(self._samples) // self._size
+        return len(self._samples) // self.size
 
     def indices(self, iteration: int) -> list[int]:
         """Return which samples an iteration sees."""
@@ -74,8 +77,8 @@ class Batches:
             generator.manual_seed(derive_seed(self._seed, self._purpose, number))
             order = torch.randperm(len(self._samples), generator=generator)
             self._order = number, order.tolist()
-        start = position * self._size
-        return self._order[1][start : start + self._size]
+        start = position * self.size
+        return self._order[1][start : start + self.size]
 
     def batch(self, iteration: int) -> Batch:
         """Return what an iteration sees, on the CPU."""

@@ -18,6 +18,7 @@ from l2l_evograd.noisy_labels.results import PICTURES, SAMPLES, WEIGHTS
 from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
 from l2l_evograd.runs.command import interruptible, say, settings_to_run
 from l2l_evograd.runs.folder import ACCURACY, RESULTS
+from l2l_evograd.runs.processes import console_of, join, leads
 
 
 def noisy_labels(
@@ -47,7 +48,6 @@ def noisy_labels(
             before anything is trained or written.
         KeyboardInterrupt: when interrupted, saying how to go on.
     """
-    console = console or Console()
     out = out.expanduser()
     settings = settings_to_run(
         NoisyLabelSettings,
@@ -58,6 +58,8 @@ def noisy_labels(
         resume=resume,
         overwrite=overwrite,
     ).resolved()
+    console = console_of(settings.devices, console)
+    join(settings.devices, settings.device)
     with interruptible(out, settings.command):
         source = read_source(settings.data, settings.image_size, console)
         experiment = Experiment(settings, source, out, console)
@@ -65,9 +67,10 @@ def noisy_labels(
         results = experiment.run(resume)
         split = experiment.split(settings.seed)
         per_epoch = max(1, len(split.train) // settings.batch_size)
-        draw_accuracy(results, per_epoch, title, out / ACCURACY)
-        draw_weights(results, out / WEIGHTS)
-        draw_samples(results, out / SAMPLES)
+        if leads(settings.devices):
+            draw_accuracy(results, per_epoch, title, out / ACCURACY)
+            draw_weights(results, out / WEIGHTS)
+            draw_samples(results, out / SAMPLES)
     rows = results.summary()
     console.print(results_table(rows, f"Test accuracy, {title}"))
     say(console, f"{out / RESULTS}, {', '.join(PICTURES)}")

@@ -31,6 +31,7 @@ from l2l_evograd.noisy_labels.split import NoisySplit, draw_split
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet
 from l2l_evograd.runs.command import say_of_seed
 from l2l_evograd.runs.folder import make_folder
+from l2l_evograd.runs.processes import leads, wait
 from l2l_evograd.runs.randomness import derive_seed, seeded
 from l2l_evograd.runs.training import train
 
@@ -86,7 +87,9 @@ class Experiment:
         Args:
             resume: keep what an earlier process has done; else it is removed.
         """
-        make_folder(self.out, self.settings.to_dict(), PICTURES, resume=resume)
+        if leads(self.settings.devices):
+            make_folder(self.out, self.settings.to_dict(), PICTURES, resume=resume)
+        wait()
         results = NoisyLabelResults(self.out, self.settings, {"data": self._about()})
         test = self._test_set()
         for seed in self.settings.all_seeds:
@@ -181,6 +184,7 @@ class Experiment:
                 out=self.out,
                 device=device,
                 console=self.console,
+                devices=self.settings.devices,
             )
         module.to(device)  # Lightning has put it back on the CPU
         accuracies = [float(point["accuracy"] or 0.0) for point in module.curve]

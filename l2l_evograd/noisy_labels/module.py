@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from l2l_evograd.bilevel import bilevel_step
@@ -15,6 +15,7 @@ from l2l_evograd.noisy_labels.batches import Batch, Batches, Samples
 from l2l_evograd.noisy_labels.evaluation import accuracy
 from l2l_evograd.noisy_labels.methods import METHODS, Method
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
+from l2l_evograd.processes import Processes
 from l2l_evograd.runs.module import Numbered, RecordingModule
 from l2l_evograd.runs.randomness import derive_seed, seeded
 
@@ -48,6 +49,11 @@ class NoisyLabelModule(RecordingModule):
     Both optimizers are SGD with Nesterov momentum 0.9 and weight decay 5e-4; override
     ``configure_optimizers`` for others, the model's first. The learning rate of θ is a
     tenth after 2/3 of the iterations, and a hundredth after 5/6.
+
+    Several processes, ``Trainer(devices=2, strategy="ddp")``, share out each batch. ℓ
+    is the mean of what it is on their shares, and L likewise; the sum of the weights
+    that divides, and the statistics of batch normalisation, are those of a share.
+    Between blocks all take over the first one's buffers.
 
     Args:
         model: inputs, shape (N, ...), -> scores, shape (N, C).
@@ -131,6 +137,7 @@ class NoisyLabelModule(RecordingModule):
         self._augment = augment
         self._precision = precision
         self._seed = seed
+        self._processes, self._rank = Processes(), 0
         self.total = epochs * len(self._train) if iterations is None else iterations
         self.block = min(len(self._train), -(-self.total // 10))
         self.blocks = -(-self.total // self.block)
@@ -158,16 +165,22 @@ class NoisyLabelModule(RecordingModule):
         return Numbered(self.done, min(self.done + self.block, self.total))
 
     def on_fit_start(self) -> None:
-        """Refuse a trainer that would change the mathematics.
+        """Meet the other processes; refuse a trainer that changes the mathematics.
 
         Raises:
-            ValueError: for several processes, or a precision of the trainer's own.
+            ValueError: for batches that the processes cannot share equally, or a
+                precision of the trainer's own.
         """
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"expected one process, got {self.trainer.world_size}: each would "
-                f"learn a weight net from its own part of the batch; use devices=1"
-            )
+        count = self.trainer.world_size
+        for batches in (self._train, self._meta):
+            if batches.size % count:
+                raise ValueError(
+                    f"expected batches that {count} processes can share equally, got "
+                    f"{batches.size} samples; change batch_size or devices"
+                )
+        if count > 1:
+            self._processes = Processes(distributed.group.WORLD)
+        self._rank = self.trainer.global_rank
         if self.trainer.precision not in ("32-true", "64-true"):
             raise ValueError(
                 f"expected a trainer without a precision of its own, got "
@@ -183,6 +196,7 @@ class NoisyLabelModule(RecordingModule):
 
     def on_train_epoch_end(self) -> None:
         """Add a point to the curve."""
+        self._processes.follow_first(list(self.model.buffers()))
         losses = self.losses[-self.block :]
         test = self._test
         self.curve.append(
@@ -197,7 +211,9 @@ class NoisyLabelModule(RecordingModule):
         """Make one step and return the inner loss."""
         optimizers = self.plain_optimizers()
         _set_rate(optimizers[0], iteration, self.total)
-        with seeded(derive_seed(self._seed, "forward", iteration), self.device):
+        # Every process has masks of its own; one alone has those of the first.
+        rank = [self._rank] if self._rank else []
+        with seeded(derive_seed(self._seed, "forward", iteration, *rank), self.device):
             if not self.method.learned:
                 return self._plain(optimizers[0])
             return self._bilevel(iteration, *optimizers)
@@ -215,10 +231,12 @@ class NoisyLabelModule(RecordingModule):
 
     def _plain(self, optimizer: torch.optim.Optimizer) -> float:
         loss = self.inner_loss(self.model)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
+        weights = [p for group in optimizer.param_groups for p in group["params"]]
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        for weight, mean in zip(weights, self._processes.mean(found), strict=True):
+            weight.grad = mean
         optimizer.step()
-        return float(loss.detach())
+        return float(self._processes.means([loss.detach()])[0])
 
     def _bilevel(
         self,
@@ -238,6 +256,7 @@ class NoisyLabelModule(RecordingModule):
             estimator=self.method.estimator,
             base_step="after",
             generator=generator,
+            process_group=self._processes.group,
         )
         squares = [grad.square().sum() for grad in step.hypergradient]
         self.hypergradients.append(float(torch.stack(squares).sum().sqrt()))
@@ -261,10 +280,13 @@ class NoisyLabelModule(RecordingModule):
         return functional.cross_entropy(scores, batch.labels, reduction="none")
 
     def _prepared(self, batch: Batch) -> Batch:
+        """Return this process's share, augmented as in a single process."""
         batch = batch.to(self.device)
-        if self._augment is None:
-            return batch
-        return batch._replace(inputs=self._augment(batch.inputs))
+        inputs = batch.inputs
+        if self._augment is not None:
+            inputs = self._augment(inputs)
+        share = slice(self._rank, None, self._processes.count)
+        return Batch(inputs[share], batch.labels[share], batch.highest)
 
 
 def _for_half_precision(method: Method) -> Method:

@@ -8,6 +8,7 @@ from l2l_evograd.noisy_labels.corruption import check_noise
 from l2l_evograd.noisy_labels.methods import METHODS
 from l2l_evograd.noisy_labels.module import PRECISIONS
 from l2l_evograd.noisy_labels.networks import NETWORKS
+from l2l_evograd.runs.processes import check_devices
 from l2l_evograd.runs.settings import (
     RunSettings,
     check_device,
@@ -60,6 +61,7 @@ class NoisyLabelSettings(RunSettings):
         seed: the first seed; the split and the noise follow it as well.
         seeds: how many seeds, counted up from ``seed``.
         device: "cpu", "cuda", "cuda:1" or "auto", an accelerator if there is one.
+        devices: how many processes share out each batch.
 
     Raises:
         ValueError, TypeError: for values out of range, naming the valid ones.
@@ -71,6 +73,7 @@ class NoisyLabelSettings(RunSettings):
     seed: int = 0
     seeds: int = 1
     device: str = "auto"
+    devices: int = 1
     data: str | None = None
     noise: str = "flip2"
     noise_rate: float = 0.4
@@ -113,6 +116,7 @@ class NoisyLabelSettings(RunSettings):
         check_one_of("precision", self.precision, PRECISIONS)
         check_methods(self.methods, METHODS)
         check_device(self.device)
+        check_devices(self.devices, self.device, self.batch_size)
 
     def resolved(self) -> "NoisyLabelSettings":
         """Return the settings with nothing left open but how much data to keep."""

@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from l2l_evograd.runs.folder import SETTINGS, check_out
+from l2l_evograd.runs.processes import leads
 from l2l_evograd.runs.settings import RunSettings
 
 _Settings = TypeVar("_Settings", bound=RunSettings)
@@ -49,7 +50,8 @@ def settings_to_run(
     """
     if resume and overwrite:
         raise ValueError("expected --resume or --overwrite, got both")
-    check_out(out, pictures, resume=resume, overwrite=overwrite)
+    if leads(options.get("devices", 1)):
+        check_out(out, pictures, resume=resume, overwrite=overwrite)
     if not resume:
         return kind(**options)
     settings = kind.from_file(out)

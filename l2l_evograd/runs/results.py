@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from l2l_evograd.runs.folder import RESULTS, read_object, versions, write_json
+from l2l_evograd.runs.processes import leads
 from l2l_evograd.runs.settings import RunSettings
 
 
@@ -46,7 +47,9 @@ class RunResults:
         self.write()
 
     def write(self) -> None:
-        """Write the file in one stroke."""
+        """Write the file in one stroke, where this process is the one to do so."""
+        if not leads(self.settings.devices):
+            return
         write_json(
             self._path,
             {

@@ -24,12 +24,14 @@ class RunSettings:
         methods: what to compare, in this order.
         seed: the first seed.
         seeds: how many seeds, counted up from ``seed``.
+        devices: how many processes a run has.
     """
 
     command: ClassVar[str]
     methods: tuple[str, ...]
     seed: int
     seeds: int
+    devices: int = 1
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __post_init__(self) -> None:

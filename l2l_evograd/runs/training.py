@@ -32,6 +32,7 @@ def train(
     out: Path,
     device: torch.device,
     console: Console,
+    devices: int = 1,
     after_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Train ``module``, going on from its checkpoint where there is one.
@@ -47,6 +48,7 @@ def train(
         out: folder of the run.
         device: where to train.
         console: of the progress bar.
+        devices: how many processes train together.
         after_epoch: called with the number of iterations done, before the checkpoint
             is written, and once before the first iteration.
 
@@ -56,10 +58,12 @@ def train(
     checkpoint = out / CHECKPOINTS / f"{name}.ckpt"
     if _finished(module, checkpoint, iterations):
         return
+    counted = devices > 1 or device.type == "cpu"
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cpu" if device.type == "cpu" else "gpu",
-            devices=1 if device.type == "cpu" else [device.index or 0],
+            devices=devices if counted else [device.index or 0],
+            strategy="ddp" if devices > 1 else "auto",
             max_epochs=epochs,
             logger=CSVLogger(out / LOGS, name=name),
             log_every_n_steps=1,
@@ -119,8 +123,9 @@ class _Saver(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule
     ) -> None:
         unfinished = self._path.with_suffix(".unfinished")
-        trainer.save_checkpoint(unfinished)
-        os.replace(unfinished, self._path)
+        trainer.save_checkpoint(unfinished)  # by the first process
+        if trainer.is_global_zero:
+            os.replace(unfinished, self._path)
 
 
 class _Bar(pl.Callback):
@@ -169,16 +174,18 @@ def _done(module: pl.LightningModule) -> int:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Lightning's announcements back for a while, and one warning it causes."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(n) for n in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # Lightning asks newer releases of torch in a way that they deprecate.
             warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager

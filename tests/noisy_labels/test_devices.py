@@ -1,0 +1,165 @@
+"""Noisy labels in several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from noisy import coloured, tiny_module, tiny_settings
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from l2l_evograd.noisy_labels.module import NoisyLabelModule
+from l2l_evograd.runs.processes import leads
+
+COSTS = ("seconds_per_iteration", "peak_memory_bytes")
+
+
+class Kept(pl.Callback):
+    """Leaves what every process ended with in a file."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_end(self, trainer, module):
+        kept = {"state": module.state_dict(), "losses": module.losses}
+        kept["curve"] = [point["accuracy"] for point in module.curve]
+        torch.save(kept, self.folder / f"{trainer.world_size}-{module.global_rank}.pt")
+
+
+def fit(folder, method, devices, model=None, **changes):
+    torch.manual_seed(0)
+    data = [
+        TensorDataset(images.images.double() / 255, images.labels)
+        for images in (coloured(10, 0), coloured(3, 2))
+    ]
+    if model is None:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(768, 8), nn.Tanh())
+        model.append(nn.Linear(8, 4))
+    options = {"batch_size": 8, "iterations": 5, "lr": 0.05, **changes}
+    options["augment"] = lambda x: x + 0.1 * torch.randn_like(x)
+    module = NoisyLabelModule(model.double(), *data, method=method, **options)
+    trainer = pl.Trainer(
+        max_epochs=module.blocks,
+        reload_dataloaders_every_n_epochs=1,
+        strategy="ddp_fork" if devices > 1 else "auto",
+        devices=devices,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Kept(folder)],
+    )
+    trainer.fit(module.double())
+    return [torch.load(folder / f"{devices}-{rank}.pt") for rank in range(devices)]
+
+
+# Lightning asks newer releases of torch in a way that they deprecate.
+quiet = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\)")
+
+
+@quiet
+def test_two_processes_see_the_batches_of_one(tmp_path):
+    (one,) = fit(tmp_path, "baseline", 1)
+    for two in fit(tmp_path, "baseline", 2):
+        assert two["losses"] == pytest.approx(one["losses"], rel=1e-9)
+        for name, value in two["state"].items():
+            torch.testing.assert_close(value, one["state"][name], rtol=1e-9, atol=1e-12)
+
+
+@quiet
+@pytest.mark.parametrize("method", ["frozen", "exact", "evograd-paper", "guided"])
+def test_two_processes_stay_together(tmp_path, method):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(),
+        nn.Dropout(0.2), nn.Linear(4 * 7 * 7, 4),
+    )  # fmt: skip
+    images = coloured(5, 1)
+    test = TensorDataset(images.images.double() / 255, images.labels)
+    first, second = fit(tmp_path, method, 2, model, test=test)
+    assert first["losses"] == second["losses"]
+    assert first["curve"] == second["curve"] and len(first["curve"]) == 5
+    for name, value in first["state"].items():
+        assert torch.equal(value, second["state"][name]), name
+
+
+def test_batches_that_cannot_be_shared_are_refused():
+    module = tiny_module()
+    options = {"world_size": 3, "precision": "32-true", "global_rank": 0}
+    module._trainer = type("Trainer", (), options)()
+    with pytest.raises(ValueError, match="3 processes can share equally, got 10"):
+        module.on_fit_start()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"devices": 0}, "devices to be at least 1"),
+        ({"devices": 3}, "3 devices can share equally, got 10; use 9"),
+        ({"devices": 2, "device": "cpu:0"}, "first ones are taken"),
+    ],
+)
+def test_impossible_numbers_of_devices(changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_settings(**changes)
+
+
+def test_a_scheduler_that_numbers_lone_runs_does_not_silence_them(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert leads(1) and not leads(2)
+    monkeypatch.delenv("RANK")
+    assert leads(2)
+
+
+OPTIONS = ["--methods", "baseline,guided", "--train-images", "60", "--iterations", "8"]
+OPTIONS += ["--test-images", "50", "--devices", "2", "--device", "cpu"]
+ALONE = [sys.executable]
+TORCHRUN = [*ALONE, "-m", "torch.distributed.run", "--standalone"]
+TORCHRUN += ["--nproc-per-node", "2"]
+
+
+def start(launcher, *options):
+    line = [*launcher, "-m", "l2l_evograd.cli", "noisy-labels", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE"):
+        environment.pop(name, None)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def end(process):
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return output
+
+
+def figures(out):
+    runs = json.loads((out / "results.json").read_text())["runs"]
+    return [{k: v for k, v in run.items() if k not in COSTS} for run in runs]
+
+
+def test_a_command_in_two_processes_is_killed_and_goes_on(tmp_path):
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    process = start(ALONE, *OPTIONS, "--out", str(parts))
+    checkpoint = parts / "checkpoints" / "0-guided.ckpt"
+    deadline = time.monotonic() + 200
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)  # the other process notices and ends as well
+    output = end(start(ALONE, "--resume", "--out", str(parts)))
+    assert output.count("guided: best") == 1
+    launched = end(start(TORCHRUN, *OPTIONS, "--out", str(whole)))
+    assert launched.count("guided: best") == 1
+    assert figures(parts) == figures(whole) and len(figures(whole)) == 2
+    assert {path.name for path in (parts / "logs").iterdir()} == {
+        "0-baseline",
+        "0-guided",
+    }
