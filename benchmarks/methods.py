@@ -1,0 +1,179 @@
+"""Ways to make one iteration of a bilevel problem: ours, and those written out.
+
+A method is a function of a :class:`~benchmarks.problems.Bilevel`. It makes one
+iteration and returns the hypergradient, one tensor for each of λ, in that order.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import higher
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from benchmarks.problems import Bilevel
+from l2l_evograd import EvoGrad, Exact, Guided, bilevel_step
+
+Method = Callable[[Bilevel], list[Tensor]]
+
+SIGMA, TEMPERATURE, CANDIDATES = 1e-3, 0.05, 2
+
+
+def plain(problem: Bilevel) -> list[Tensor]:
+    """Make one training step without any hypergradient."""
+    found = torch.autograd.grad(problem.inner(problem.model), problem.weights)
+    step_base(problem, found)
+    return []
+
+
+def step_base(problem: Bilevel, gradients: Sequence[Tensor]) -> None:
+    """Let θ take the step of its optimizer."""
+    for weight, slope in zip(problem.weights, gradients, strict=True):
+        weight.grad = slope
+    problem.base.step()
+
+
+def step_both(
+    problem: Bilevel,
+    hypergradient: Sequence[Tensor],
+    gradients: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Make the step of λ and then that of θ.
+
+    Args:
+        problem: what is solved.
+        hypergradient: of λ.
+        gradients: ∇ℓ at the old λ for the step of θ; None: they are computed at the
+            new λ.
+    """
+    found = [tensor.detach() for tensor in hypergradient]
+    for tensor, own in zip(problem.hyperparameters, found, strict=True):
+        tensor.grad = own
+    problem.hyper.step()
+    if gradients is None:
+        plain(problem)
+    else:
+        step_base(problem, gradients)
+    return found
+
+
+def naive(problem: Bilevel) -> list[Tensor]:
+    """Make one iteration by Algorithm 1, line by line, candidates side by side."""
+    gradients = None
+    if problem.base_step == "before":
+        inner = problem.inner(problem.model)
+        gradients = torch.autograd.grad(inner, problem.weights)
+    chosen = {id(tensor) for tensor in problem.weights}
+    names = [n for n, p in problem.model.named_parameters() if id(p) in chosen]
+    candidates, losses = [], []
+    for _ in range(CANDIDATES):
+        # λ inside the model stay the same tensors in every copy.
+        shared: dict[int, Any] = {id(t): t for t in problem.hyperparameters}
+        net = copy.deepcopy(problem.model, shared)
+        parameters = dict(net.named_parameters())
+        with torch.no_grad():
+            for name in names:
+                parameter = parameters[name]
+                parameter.add_(SIGMA * torch.randn_like(parameter).sign())
+        candidates.append(parameters)
+        losses.append(problem.inner(net))
+    weights = torch.softmax(-torch.stack(losses) / TEMPERATURE, dim=0)
+    merged = {
+        name: sum(w * c[name] for w, c in zip(weights, candidates, strict=True))
+        for name in names
+    }
+    outer = problem.outer(At(problem.model, merged))
+    return step_both(problem, gradient(outer, problem.hyperparameters), gradients)
+
+
+class At(torch.nn.Module):
+    """A module at other weights."""
+
+    def __init__(self, module: torch.nn.Module, weights: dict[str, Any]) -> None:
+        super().__init__()
+        self.module = module
+        self._merged = weights
+
+    def forward(self, *args: Any) -> Tensor:
+        """Call the module at those weights."""
+        found: Tensor = functional_call(self.module, self._merged, args)
+        return found
+
+
+def second_order(problem: Bilevel) -> list[Tensor]:
+    """Make one iteration with the exact hypergradient through ``higher``.
+
+    Where the step of θ is made at the old λ, it uses the virtual step's gradient, as
+    the released code of feature-wise transformation does.
+    """
+    optimizer = torch.optim.SGD(problem.weights, lr=problem.lr)
+    kept: list[Tensor] = []
+
+    def keep(gradients: list[Tensor]) -> list[Tensor]:
+        own = {id(weight) for weight in problem.weights}
+        pairs = zip(problem.model.parameters(), gradients, strict=True)
+        kept.extend(slope.detach() for p, slope in pairs if id(p) in own)
+        return gradients
+
+    with higher.innerloop_ctx(problem.model, optimizer, copy_initial_weights=False) as (
+        net,
+        inner_optimizer,
+    ):
+        inner_optimizer.step(problem.inner(net), grad_callback=keep)
+        found = gradient(problem.outer(net), problem.hyperparameters)
+    return step_both(problem, found, kept if problem.base_step == "before" else None)
+
+
+def ours(estimator: Any, update: str = "gradient", order: str | None = None) -> Method:
+    """Return the method that is one ``bilevel_step``.
+
+    Args:
+        estimator: of the hypergradient.
+        update: as in ``bilevel_step``.
+        order: ``base_step``, where it is not the problem's own.
+    """
+
+    def step(problem: Bilevel) -> list[Tensor]:
+        return bilevel_step(
+            problem.model,
+            problem.inner,
+            problem.outer,
+            problem.base,
+            problem.hyper,
+            hyperparameters=problem.hyperparameters,
+            lr=problem.lr,
+            update=update,
+            estimator=estimator,
+            base_step=order or problem.base_step,
+        ).hypergradient
+
+    return step
+
+
+def gradient(loss: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
+    """Return ∂loss/∂targets, zeros where nothing is reached."""
+    found = torch.autograd.grad(loss, targets, allow_unused=True)
+    return [
+        torch.zeros_like(target) if one is None else one
+        for one, target in zip(found, targets, strict=True)
+    ]
+
+
+METHODS: dict[str, Method] = {
+    "plain": plain,
+    "naive Algorithm 1": naive,
+    "second order (higher)": second_order,
+    "Algorithm 1": ours(EvoGrad(), "evolution"),
+    "evograd, K = 2": ours(EvoGrad(2)),
+    "evograd, K = 8": ours(EvoGrad(8)),
+    "evograd, K = 32": ours(EvoGrad(32)),
+    "guided, forward": ours(Guided(scheme="forward")),
+    "guided, central": ours(Guided()),
+    "guided, base first": ours(Guided(scheme="forward"), order="before"),
+    "exact": ours(Exact()),
+}
+
+# Second derivatives of batch normalisation are slow with the channels innermost.
+CONTIGUOUS = ("second order (higher)", "exact")

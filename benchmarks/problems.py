@@ -1,0 +1,173 @@
+"""Bilevel problems that all methods are measured on, the same work for each.
+
+One iteration of any method: the hypergradient of L(θ − η ∇ℓ(θ, λ)) with respect to λ,
+a step of λ's optimizer, a step of θ's optimizer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, Optimizer
+
+from l2l_evograd.fewshot.backbones import make_backbone
+from l2l_evograd.fewshot.episodes import Episode
+from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss, make_head
+from l2l_evograd.layers import feature_transforms, feature_transforms_switched
+from l2l_evograd.noisy_labels.networks import make_network
+from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
+
+Loss = Callable[[nn.Module], Tensor]
+
+
+@dataclass
+class Bilevel:
+    """A problem at its start.
+
+    Attributes:
+        model: θ is what of its parameters requires grad and is not among λ.
+        inner: ℓ, called with a module that stands for the model.
+        outer: L, likewise.
+        hyperparameters: λ, leaves, inside the model or outside it.
+        base: optimizer of θ.
+        hyper: optimizer of λ.
+        lr: η of the virtual step.
+        base_step: ``"after"`` or ``"before"`` the step of λ, as in the paper's code.
+        outside: the module that λ are the parameters of, where that is not the model.
+    """
+
+    model: nn.Module
+    inner: Loss
+    outer: Loss
+    hyperparameters: list[Tensor]
+    base: Optimizer
+    hyper: Optimizer
+    lr: float
+    base_step: str
+    outside: nn.Module | None = None
+    weights: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Tell θ from λ."""
+        chosen = {id(tensor) for tensor in self.hyperparameters}
+        self.weights = [
+            p
+            for p in self.model.parameters()
+            if p.requires_grad and id(p) not in chosen
+        ]
+
+
+@dataclass(frozen=True)
+class WeightNetConfig:
+    """Meta-Weight-Net on random images, the sizes of the paper's experiment.
+
+    Attributes:
+        network: a name of :mod:`l2l_evograd.noisy_labels.networks`.
+        batch_size: of the training and of the meta batch.
+        image_size: side in pixels.
+    """
+
+    network: str = "resnet32"
+    batch_size: int = 100
+    image_size: int = 32
+
+
+@dataclass(frozen=True)
+class TransformsConfig:
+    """Learned feature-wise transformation in a ResNet, episodes of random images.
+
+    Attributes:
+        backbone: a name of :mod:`l2l_evograd.fewshot.backbones`.
+        head: a name of :mod:`l2l_evograd.fewshot.heads`.
+        ways: classes of an episode.
+        shots: support images of a class.
+        queries: query images of a class.
+        image_size: side in pixels.
+    """
+
+    backbone: str = "resnet10"
+    head: str = "relationnet"
+    ways: int = 5
+    shots: int = 5
+    queries: int = 16
+    image_size: int = 84
+
+
+def weight_net_problem(
+    config: WeightNetConfig, device: torch.device, layout: torch.memory_format
+) -> Bilevel:
+    """Return the problem, drawn from a seed of its own."""
+    torch.manual_seed(0)
+    model = make_network(config.network, 10).to(device, memory_format=layout)
+    net = MetaWeightNet().to(device)
+    shape = (config.batch_size, 3, config.image_size, config.image_size)
+    x, meta_x = (torch.randn(shape, device=device) for _ in range(2))
+    y, meta_y = (torch.randint(10, shape[:1], device=device) for _ in range(2))
+
+    def inner(view: nn.Module) -> Tensor:
+        losses = F.cross_entropy(view(x), y, reduction="none")
+        return weighted_loss(losses, net(losses))
+
+    def outer(view: nn.Module) -> Tensor:
+        return F.cross_entropy(view(meta_x), meta_y)
+
+    weights, hyper = list(model.parameters()), list(net.parameters())
+    options = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+    return Bilevel(
+        model,
+        inner,
+        outer,
+        list(hyper),
+        SGD(weights, lr=0.1, **options),
+        SGD(hyper, lr=1e-3, **options),
+        lr=0.1,
+        base_step="after",
+        outside=net,
+    )
+
+
+def transforms_problem(
+    config: TransformsConfig, device: torch.device, layout: torch.memory_format
+) -> Bilevel:
+    """Return the problem, drawn from a seed of its own."""
+    torch.manual_seed(0)
+    backbone = make_backbone(config.backbone, config.image_size, True)
+    model = FewShotModel(backbone, make_head(config.head, backbone))
+    model.to(device, memory_format=layout)
+    seen, unseen = (_random_episode(config, device) for _ in range(2))
+    ways = config.ways
+
+    def inner(view: nn.Module) -> Tensor:
+        return few_shot_loss(view, seen, ways)
+
+    def outer(view: nn.Module) -> Tensor:
+        with feature_transforms_switched(view, on=False):
+            return few_shot_loss(view, unseen, ways)
+
+    hyper = list(feature_transforms(model).parameters())
+    chosen = {id(parameter) for parameter in hyper}
+    weights = [p for p in model.parameters() if id(p) not in chosen]
+    return Bilevel(
+        model,
+        inner,
+        outer,
+        list(hyper),
+        Adam(weights, lr=1e-3),
+        Adam(hyper, lr=1e-3, weight_decay=1e-8),
+        lr=1e-3,
+        base_step="before",
+    )
+
+
+def _random_episode(config: TransformsConfig, device: torch.device) -> Episode:
+    """Return an episode whose classes are colours under noise."""
+    side, parts = config.image_size, []
+    colours = torch.randn(config.ways, 3)
+    for each in (config.shots, config.queries):
+        labels = torch.arange(config.ways).repeat_interleave(each)
+        noise = torch.randn(len(labels), 3, side, side)
+        images = colours[labels][:, :, None, None] + noise
+        parts += [images.to(device), labels.to(device)]
+    return Episode(*parts)
