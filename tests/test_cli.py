@@ -77,7 +77,7 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
         (["--base", "photo"], "unknown base domain 'photo'; choose from inverse,"),
         (["--methods", "maml"], "unknown method 'maml'; choose from none, ft,"),
         (["--head", "linear"], "unknown head 'linear'; choose from protonet,"),
-        (["--backbone", "vgg"], "unknown backbone 'vgg'; choose from cnn4, resnet10"),
+        (["--backbone", "vgg"], "unknown backbone 'vgg'; choose from cnn4, resnet10, "),
         (["--ways", "500"], "too few for 500 ways"),
         (["--shots", "500"], "too few for 500 shots"),
         (["--ways", "many"], "Invalid value for '--ways'"),

@@ -41,7 +41,9 @@ def crossdomain(
     ] = None,
     methods: Methods = "none,ft,lft-exact,lft-evograd,lft-guided",
     head: Annotated[str, typer.Option(help="protonet or relationnet.")] = "protonet",
-    backbone: Annotated[str, typer.Option(help="cnn4 or resnet10.")] = "cnn4",
+    backbone: Annotated[
+        str, typer.Option(help="cnn4, resnet10, resnet18 or resnet34.")
+    ] = "cnn4",
     ways: Annotated[int, typer.Option(help="Classes of an episode.")] = 5,
     shots: Annotated[int, typer.Option(help="Support images of a class.")] = 5,
     queries: Annotated[int, typer.Option(help="Query images of a class.")] = 8,
@@ -49,7 +51,7 @@ def crossdomain(
         int | None,
         typer.Option(
             help="Side of the images in pixels.",
-            show_default="32 built in; 84 (cnn4), 224 (resnet10), or the images' own",
+            show_default="32 built in; 84 (cnn4), 224 (ResNets), or the images' own",
         ),
     ] = None,
     iterations: Annotated[

@@ -7,8 +7,15 @@ from torch import Tensor, nn
 
 from l2l_evograd.layers import add_feature_transforms
 
-BACKBONES = ("cnn4", "resnet10")
+# Basic blocks of the four stages.
+_STAGES = {
+    "resnet10": [1, 1, 1, 1],
+    "resnet18": [2, 2, 2, 2],
+    "resnet34": [3, 4, 6, 3],
+}
+BACKBONES = ("cnn4", *_STAGES)
 
+_LEAST = 16  # pixels that four halvings leave something of
 _SMALL = 64  # images up to this side get a stem that keeps their resolution
 
 
@@ -43,25 +50,23 @@ def make_backbone(
 
     Args:
         name: ``"cnn4"``, learn2learn's four convolutional blocks of 64 channels, or
-            ``"resnet10"``, torchvision's ResNet with one basic block a stage; images
-            up to 64 pixels get a 3 x 3 stem of stride 1 in place of the 7 x 7 one.
+            ``"resnet10"``, ``"resnet18"`` or ``"resnet34"``, torchvision's ResNets,
+            the first with one basic block a stage; images up to 64 pixels get a 3 x 3
+            stem of stride 1 in place of the 7 x 7 one.
         image_size: side of the images, in pixels.
         feature_transforms: whether to add feature-wise transformation layers.
 
     Raises:
         ValueError: for an unknown name, or images too small for the encoder.
     """
-    if name == "cnn4":
-        least, layers = 16, _cnn4()
-    elif name == "resnet10":
-        least, layers = 16, _resnet10(image_size)
-    else:
+    if name not in BACKBONES:
         raise ValueError(f"expected a backbone of {', '.join(BACKBONES)}, got {name!r}")
-    if image_size < least:
+    if image_size < _LEAST:
         raise ValueError(
             f"{name} halves the image four times: expected an image size of at least "
-            f"{least}, got {image_size}"
+            f"{_LEAST}, got {image_size}"
         )
+    layers = _cnn4() if name == "cnn4" else _resnet(_STAGES[name], image_size)
     if feature_transforms:
         add_feature_transforms(layers)
     return Backbone(layers, image_size)
@@ -75,10 +80,10 @@ def _cnn4() -> nn.Module:
     return layers
 
 
-def _resnet10(image_size: int) -> nn.Module:
+def _resnet(blocks: list[int], image_size: int) -> nn.Module:
     from torchvision.models.resnet import BasicBlock, ResNet
 
-    network = ResNet(BasicBlock, [1, 1, 1, 1])
+    network = ResNet(BasicBlock, blocks)
     if image_size <= _SMALL:
         network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
     return nn.Sequential(

@@ -18,10 +18,10 @@ from l2l_evograd.runs.settings import (
 )
 
 HEADS = ("protonet", "relationnet")
-BACKBONES = ("cnn4", "resnet10")
+BACKBONES = ("cnn4", "resnet10", "resnet18", "resnet34")
 
 # Sizes used in the literature for photographs, and the size of the built-in glyphs.
-PHOTOGRAPH_SIZES = {"cnn4": 84, "resnet10": 224}
+PHOTOGRAPH_SIZES = {"cnn4": 84, "resnet10": 224, "resnet18": 224, "resnet34": 224}
 BUILT_IN_SIZE = 32
 BUILT_IN_BASE = "print"
 
@@ -47,7 +47,7 @@ class CrossDomainSettings(RunSettings):
         data: folder of domains as file lists; None: the built-in glyphs.
         methods: what to compare, names of :data:`METHODS`, in this order.
         head: ``"protonet"`` or ``"relationnet"``.
-        backbone: ``"cnn4"`` or ``"resnet10"``.
+        backbone: ``"cnn4"``, ``"resnet10"``, ``"resnet18"`` or ``"resnet34"``.
         ways: classes of an episode.
         shots: support images of a class.
         queries: query images of a class.
@@ -148,7 +148,7 @@ def default_image_size(backbone: str, own_size: int | None) -> int:
         own_size: the smallest side of the images on disk; None: built-in domains.
 
     Returns:
-        32 for the glyphs; for photographs 84 (cnn4) or 224 (resnet10), or the images'
+        32 for the glyphs; for photographs 84 (cnn4) or 224 (ResNets), or the images'
         own size where that is smaller, because enlarging adds cost and no detail.
     """
     if own_size is None:

@@ -30,6 +30,8 @@ def episode(size=32):
         ("cnn4", 84, 64, 5, 4),
         ("resnet10", 32, 512, 2, 7),
         ("resnet10", 96, 512, 3, 7),
+        ("resnet18", 32, 512, 2, 11),
+        ("resnet34", 32, 512, 2, 19),
     ],
 )
 def test_backbones_give_the_maps_they_announce(name, size, channels, maps, layers):
@@ -125,7 +127,9 @@ def test_accuracy_counts_the_highest_scores():
 
 
 def test_unknown_names_and_small_images_are_refused():
-    with pytest.raises(ValueError, match="a backbone of cnn4, resnet10, got 'vgg'"):
+    with pytest.raises(
+        ValueError, match="a backbone of cnn4, resnet10, resnet18, resnet34, got 'vgg'"
+    ):
         make_backbone("vgg", 32)
     with pytest.raises(ValueError, match="an image size of at least 16, got 8"):
         make_backbone("cnn4", 8)

@@ -27,7 +27,7 @@ def test_the_defaults_compare_all_methods():
         ({"lr": 0.0}, "lr to be positive and finite"),
         ({"meta_lr": float("inf")}, "meta_lr to be positive and finite"),
         ({"head": "linear"}, "unknown head 'linear'; choose from protonet, relation"),
-        ({"backbone": "vgg"}, "unknown backbone 'vgg'; choose from cnn4, resnet10"),
+        ({"backbone": "vgg"}, "unknown backbone 'vgg'; choose from cnn4, resnet10, "),
         ({"methods": ("maml",)}, "unknown method 'maml'; choose from none, ft, lft-"),
         ({"methods": ()}, "at least one method of none, ft"),
         ({"methods": ("ft", "ft")}, "each method once, got ft, ft"),
