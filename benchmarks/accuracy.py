@@ -1,0 +1,295 @@
+"""Final accuracy of every method, at equal iterations and at equal training time.
+
+    python -m benchmarks.accuracy --json FILE --picture FILE
+    python -m benchmarks.accuracy --config smoke
+
+Two problems: wrong labels with a Meta-Weight-Net, and cross-domain few-shot learning
+with learned feature-wise transformation, both on the package's own data. At equal
+iterations every method makes the same number; at equal time each makes as many as fit
+into the time that second order takes for them, by the medians of the first run.
+Schedules are stretched with the iterations. All methods of a seed start from the same
+weights. Test time is no part of it.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from l2l_evograd.fewshot.preparation import prepare
+from l2l_evograd.fewshot.settings import CrossDomainSettings
+from l2l_evograd.noisy_labels.data import read_source
+from l2l_evograd.noisy_labels.experiment import Experiment as NoisyExperiment
+from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
+from l2l_evograd.runs.folder import CHECKPOINTS, versions, write_json
+from l2l_evograd.runs.results import deviation
+from l2l_evograd.runs.settings import RunSettings
+
+Figures = dict[str, Any]
+
+_WIDTH = 110
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured.
+
+    Attributes:
+        noisy: options of :class:`~l2l_evograd.noisy_labels.settings.NoisyLabelSettings`
+            that are not its defaults.
+        crossdomain: of :class:`~l2l_evograd.fewshot.settings.CrossDomainSettings`.
+        seeds: how many trainings of each method.
+        threads: of PyTorch.
+    """
+
+    noisy: Mapping[str, Any]
+    crossdomain: Mapping[str, Any]
+    seeds: int
+    threads: int = 2
+
+
+CONFIGS = {
+    "default": Config({"iterations": 210}, {}, seeds=5),
+    "smoke": Config(
+        {
+            "iterations": 2,
+            "train_images": 40,
+            "test_images": 20,
+            "batch_size": 10,
+            "methods": ("baseline", "exact"),
+        },
+        {
+            "iterations": 1,
+            "pretrain_epochs": 0,
+            "episodes": 2,
+            "ways": 2,
+            "shots": 1,
+            "queries": 1,
+            "methods": ("none", "lft-exact"),
+        },
+        seeds=1,
+        threads=1,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One of the two experiments.
+
+    Attributes:
+        name: for tables.
+        settings: of the run at equal iterations.
+        run: settings and folder -> the figures of each method and seed; goes on with
+            what is in the folder.
+        accuracy: the figures of one run -> its accuracy.
+        slowest: the method whose time the others get.
+    """
+
+    name: str
+    settings: RunSettings
+    run: Callable[[Any, Path], list[Figures]]
+    accuracy: Callable[[Figures], float]
+    slowest: str
+
+
+def noisy_labels(config: Config) -> Problem:
+    """Return learning with wrong labels."""
+    settings = NoisyLabelSettings(**config.noisy, seeds=config.seeds, device="cpu")
+    quiet = Console(quiet=True)
+    source = read_source(None, settings.image_size, quiet)
+
+    def run(chosen: NoisyLabelSettings, out: Path) -> list[Figures]:
+        return NoisyExperiment(chosen, source, out, quiet).run(resume=True).runs
+
+    return Problem(
+        "noisy labels", settings.resolved(), run, lambda found: found["last"], "exact"
+    )
+
+
+def cross_domain(config: Config) -> Problem:
+    """Return few-shot learning on a domain that was not trained on."""
+    settings = CrossDomainSettings(
+        **config.crossdomain, seeds=config.seeds, device="cpu"
+    )
+    quiet = Console(quiet=True)
+
+    def run(chosen: CrossDomainSettings, out: Path) -> list[Figures]:
+        return prepare(chosen, out, quiet).run(resume=True).runs
+
+    return Problem(
+        "cross-domain",
+        settings,
+        run,
+        lambda found: found["accuracy"]["mean"],
+        "lft-exact",
+    )
+
+
+def measure(config: Config, console: Console) -> list[Figures]:
+    """Return one record for each problem, budget and method."""
+    torch.set_num_threads(config.threads)
+    records = []
+    for make in (noisy_labels, cross_domain):
+        problem = make(config)
+        with tempfile.TemporaryDirectory() as folder:
+            records += _measure(problem, Path(folder), console)
+    return records
+
+
+def _measure(problem: Problem, folder: Path, console: Console) -> list[Figures]:
+    settings: Any = problem.settings
+    console.print(f"{problem.name}, equal iterations", highlight=False)
+    runs = problem.run(settings, folder / "equal")
+    records = _records(problem, "equal iterations", settings.iterations, runs)
+    seconds = {r["method"]: r["seconds_per_iteration"] for r in records}
+    later: list[Figures] = []
+    counts = {}
+    for method in settings.methods:
+        ratio = seconds[problem.slowest] / seconds[method]
+        counts[method] = max(1, round(settings.iterations * ratio))
+        console.print(
+            f"{problem.name}, equal time: {method}, {counts[method]} iterations",
+            highlight=False,
+        )
+        own = dataclasses.replace(
+            settings, methods=(method,), iterations=counts[method]
+        )
+        _share_pretraining(folder / "equal", folder / method)
+        later += problem.run(own, folder / method)
+    return records + _records(problem, "equal time", counts, later)
+
+
+def _share_pretraining(done: Path, folder: Path) -> None:
+    """Let a run start from the pre-trained weights of another."""
+    (folder / CHECKPOINTS).mkdir(parents=True)
+    for path in (done / CHECKPOINTS).glob("*-pretrain.ckpt"):
+        shutil.copy(path, folder / CHECKPOINTS)
+
+
+def _records(
+    problem: Problem,
+    budget: str,
+    iterations: int | Mapping[str, int],
+    runs: Sequence[Figures],
+) -> list[Figures]:
+    """Return the methods' figures; differences are to the first one, seed by seed."""
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    found = {m: [run for run in runs if run["method"] == m] for m in methods}
+    accuracies = {m: [problem.accuracy(run) for run in found[m]] for m in methods}
+    records = []
+    for method in methods:
+        count = iterations if isinstance(iterations, int) else iterations[method]
+        seconds = fmean(run["seconds_per_iteration"] for run in found[method])
+        own = accuracies[method]
+        gains = [a - b for a, b in zip(own, accuracies[methods[0]], strict=True)]
+        records.append(
+            {
+                "problem": problem.name,
+                "budget": budget,
+                "method": method,
+                "iterations": count,
+                "seconds_per_iteration": seconds,
+                "training_seconds": count * seconds,
+                "accuracies": own,
+                "accuracy": fmean(own),
+                "accuracy_error": _error(own),
+                "gain": fmean(gains),
+                "gain_error": _error(gains),
+            }
+        )
+    return records
+
+
+def _error(values: Sequence[float]) -> float:
+    """Return the standard error of a mean; of a single value, 0."""
+    return deviation(values) / len(values) ** 0.5
+
+
+def table(records: Sequence[Figures]) -> Table:
+    """Return the records for a terminal."""
+    shown = Table(title="Test accuracy in %, mean ± standard error over seeds")
+    for heading in ("problem", "budget", "method"):
+        shown.add_column(heading, no_wrap=True)
+    for heading in ("iterations", "seconds", "accuracy", "to the first"):
+        shown.add_column(heading, justify="right", no_wrap=True)
+    for record in records:
+        shown.add_row(
+            record["problem"],
+            record["budget"],
+            record["method"],
+            str(record["iterations"]),
+            f"{record['training_seconds']:.1f}",
+            f"{100 * record['accuracy']:.2f} ± {100 * record['accuracy_error']:.2f}",
+            f"{100 * record['gain']:+.2f} ± {100 * record['gain_error']:.2f}",
+        )
+    return shown
+
+
+def draw(records: Sequence[Figures], path: Path) -> None:
+    """Draw accuracy over training time, one point a method and budget."""
+    from matplotlib.figure import Figure
+
+    problems = list(dict.fromkeys(record["problem"] for record in records))
+    figure = Figure(figsize=(6 * len(problems), 4.5), layout="constrained")
+    for axes, problem in zip(
+        figure.subplots(1, len(problems), squeeze=False)[0], problems, strict=True
+    ):
+        own = [record for record in records if record["problem"] == problem]
+        methods = list(dict.fromkeys(record["method"] for record in own))
+        for number, method in enumerate(methods):
+            points = [record for record in own if record["method"] == method]
+            axes.errorbar(
+                [point["training_seconds"] for point in points],
+                [100 * point["accuracy"] for point in points],
+                [100 * point["accuracy_error"] for point in points],
+                marker="o",
+                capsize=3,
+                color=f"C{number}",
+                label=method,
+            )
+        axes.set_xscale("log")
+        axes.set_title(f"{problem}: equal iterations, then equal time")
+        axes.set_xlabel("seconds of training")
+        axes.set_ylabel("test accuracy, %")
+        axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, print a table, write the records and the picture."""
+    parser = argparse.ArgumentParser(description="Accuracy for the same effort.")
+    parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path)
+    chosen = parser.parse_args(arguments)
+    config = CONFIGS[chosen.config]
+    console = Console()
+    if console.width < _WIDTH:  # a narrower one would cut figures short
+        console = Console(width=_WIDTH)
+    records = measure(config, console)
+    console.print(table(records))
+    if chosen.json is not None:
+        content = {
+            "config": dataclasses.asdict(config),
+            "environment": {**versions(), "threads": config.threads},
+            "records": records,
+        }
+        chosen.json.parent.mkdir(parents=True, exist_ok=True)
+        write_json(chosen.json, content)
+    if chosen.picture is not None:
+        chosen.picture.parent.mkdir(parents=True, exist_ok=True)
+        draw(records, chosen.picture)
+
+
+if __name__ == "__main__":
+    main()
