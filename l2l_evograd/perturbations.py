@@ -36,6 +36,22 @@ def _mixed(seed: int, index: int) -> int:
     return z ^ (z >> 31)
 
 
+def _signs(
+    count: int, scale: float, dtype: torch.dtype, generator: torch.Generator
+) -> Tensor:
+    """Return ``count`` independent numbers, ``scale`` or ``-scale``, shape (count,).
+
+    Every random byte looks up its eight signs in a table, which on a CPU takes a
+    twentieth of the time of one Bernoulli draw a number.
+    """
+    device = generator.device
+    bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
+    table = (bits * 2 - 1).to(device, dtype) * scale
+    drawn = torch.empty(-(-count // 8), dtype=torch.uint8, device=device)
+    drawn.random_(generator=generator)
+    return table.index_select(0, drawn.int()).view(-1)[:count]
+
+
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """Return Σ_i left_i · right_i over two lists of tensors, as a scalar tensor."""
     terms = [(a * b).sum() for a, b in zip(left, right, strict=True)]
@@ -79,6 +95,11 @@ class Perturbations:
         sampling: str = "plain",
     ) -> None:
         self._like = [(t.shape, t.dtype, t.device) for t in like]
+        # Noise laid out as the weights are is added to them in one sweep.
+        self._strides = [torch.empty_like(t, device="meta").stride() for t in like]
+        self._alike: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+        for place, tensor in enumerate(like):
+            self._alike.setdefault((tensor.dtype, tensor.device), []).append(place)
         self.count = count
         self.sigma = sigma
         self.seed = seed
@@ -135,15 +156,18 @@ class Perturbations:
     def _independent(self, index: int, scale: float) -> list[Tensor]:
         """Draw number ``index`` of the plain family, times ``scale``."""
         generators = self._generators(index)
-        noise = []
-        for shape, dtype, device in self._like:
-            tensor = torch.empty(shape, dtype=dtype, device=device)
+        noise: list[Tensor] = [torch.empty(0)] * len(self._like)
+        for (dtype, device), places in self._alike.items():
+            sizes = [self._like[place][0].numel() for place in places]
             if self.family == "gaussian":
-                tensor.normal_(generator=generators[device]).mul_(scale)
+                flat = torch.empty(sum(sizes), dtype=dtype, device=device)
+                flat.normal_(generator=generators[device]).mul_(scale)
             else:
-                tensor.bernoulli_(0.5, generator=generators[device])
-                tensor.mul_(2 * scale).sub_(scale)
-            noise.append(tensor)
+                flat = _signs(sum(sizes), scale, dtype, generators[device])
+            for place, part in zip(places, flat.split(sizes), strict=True):
+                noise[place] = part.as_strided(
+                    self._like[place][0], self._strides[place], part.storage_offset()
+                )
         return noise
 
     def _hadamard(self, k: int) -> list[Tensor]:

@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from l2l_evograd.perturbations import Perturbations, dot, draw_seed
+from l2l_evograd.perturbations import (
+    FAMILIES,
+    SAMPLINGS,
+    Perturbations,
+    dot,
+    draw_seed,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -124,3 +130,42 @@ def test_an_odd_number_of_pairs_is_refused():
 def test_more_orthogonal_directions_than_weights_are_refused():
     with pytest.raises(ValueError, match="at most 33 perturbations .* got 34"):
         Perturbations(LIKE, 34, 1.0, 0, sampling="orthogonal")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_noise_is_laid_out_as_the_weights_are(family, sampling):
+    last = torch.zeros(3, 4, 2, 2).to(memory_format=torch.channels_last)
+    like = [torch.zeros(5), last, torch.zeros(4, 3).T, torch.zeros(2, 6)[:, ::2]]
+    noise = Perturbations(like, 4, 0.5, 1, family, sampling)
+    for k in range(4):
+        drawn = noise.draw(k)
+        assert [d.shape for d in drawn] == [t.shape for t in like]
+        assert [d.stride() for d in drawn[:3]] == [t.stride() for t in like[:3]]
+        for one, again in zip(drawn, noise.draw(k), strict=True):
+            assert torch.equal(one, again)
+        if family == "rademacher":
+            assert all(bool((d.abs() == 0.5).all()) for d in drawn)
+    if sampling == "orthogonal":
+        flats = [torch.cat([d.flatten() for d in noise.draw(k)]) for k in range(2)]
+        count = flats[0].numel() // 4 * 4
+        # Exact for Gaussian noise, and for signs but for the last P mod 4 weights.
+        left = 0.0 if family == "gaussian" else 0.25 * (flats[0].numel() - count)
+        assert abs(float(flats[0] @ flats[1])) <= left + 1e-5
+
+
+def test_signs_are_independent_and_fair():
+    count, draws = 1003, 400  # no whole number of bytes
+    rows = [
+        Perturbations([torch.zeros(count)], 1, 1.0, seed).draw(0)[0]
+        for seed in range(draws)
+    ]
+    signs = torch.stack(rows)
+    assert abs(float(signs.mean())) < 4 / math.sqrt(signs.numel())
+    by_place = signs.mean(0) * math.sqrt(draws)  # about standard normal
+    assert float(by_place.square().mean()) == pytest.approx(
+        1, abs=4 * math.sqrt(2 / count)
+    )
+    for apart in (1, 7, 8, 64):  # within a byte, across bytes, across words
+        product = (signs[:, apart:] * signs[:, :-apart]).mean()
+        assert abs(float(product)) < 4 / math.sqrt(draws * (count - apart))
