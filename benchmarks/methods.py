@@ -126,13 +126,19 @@ def second_order(problem: Bilevel) -> list[Tensor]:
     return step_both(problem, found, kept if problem.base_step == "before" else None)
 
 
-def ours(estimator: Any, update: str = "gradient", order: str | None = None) -> Method:
+def ours(
+    estimator: Any,
+    update: str = "gradient",
+    order: str | None = None,
+    generator: torch.Generator | None = None,
+) -> Method:
     """Return the method that is one ``bilevel_step``.
 
     Args:
         estimator: of the hypergradient.
         update: as in ``bilevel_step``.
         order: ``base_step``, where it is not the problem's own.
+        generator: of the perturbations; None: torch's global one.
     """
 
     def step(problem: Bilevel) -> list[Tensor]:
@@ -147,6 +153,7 @@ def ours(estimator: Any, update: str = "gradient", order: str | None = None) -> 
             update=update,
             estimator=estimator,
             base_step=order or problem.base_step,
+            generator=generator,
         ).hypergradient
 
     return step
