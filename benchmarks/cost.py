@@ -1,0 +1,264 @@
+"""Seconds and peak memory of a meta-step, of our methods and of every peer's.
+
+    python -m benchmarks.cost --json FILE --picture FILE
+    python -m benchmarks.cost --config smoke
+    python -m benchmarks.cost --problem maml
+
+Three problems: Meta-Weight-Net, learned feature-wise transformation (LFT), MAML. The
+figures are absolute, and multiples of one plain training step of the same network. Each
+method has the network in the memory layout in which it is faster.
+"""
+
+import argparse
+import dataclasses
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import (
+    betty_methods,
+    learn2learn_methods,
+    maml_tasks,
+    methods,
+    torchopt_methods,
+)
+from benchmarks.cost_pictures import draw_costs
+from benchmarks.maml_tasks import MamlConfig, maml_task
+from benchmarks.measuring import (
+    Call,
+    Record,
+    in_fresh_process,
+    peak_of,
+    print_records,
+    record_of,
+    timed,
+    warmed_up,
+    write_records,
+)
+from benchmarks.problems import (
+    TransformsConfig,
+    WeightNetConfig,
+    transforms_problem,
+    weight_net_problem,
+)
+
+PLAIN = "plain"
+
+Method = Callable[[Any], Any]
+
+_BILEVEL: dict[str, Method] = {
+    **methods.METHODS,
+    **learn2learn_methods.METHODS,
+    **torchopt_methods.METHODS,
+    **betty_methods.METHODS,
+}
+# For LFT the base step comes first in any case.
+_TRANSFORMS = {n: m for n, m in _BILEVEL.items() if n != "guided, base first"}
+_MAML: dict[str, Method] = {
+    **maml_tasks.METHODS,
+    **torchopt_methods.MAML_METHODS,
+    **betty_methods.MAML_METHODS,
+}
+
+# Second derivatives of batch normalisation are slow with the channels innermost.
+CONTIGUOUS = (
+    *methods.CONTIGUOUS,
+    "learn2learn, second order",
+    "TorchOpt, unrolled",
+    "TorchOpt, implicit",
+    "Betty, neumann",
+    "Betty, cg",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is measured.
+
+    Attributes:
+        problems: configurations of problems by their names.
+        methods: names; None: all that there are for a problem.
+        rounds: calls of each method that are timed, after one that is not.
+        device: "cpu" or "cuda".
+        threads: of PyTorch on a CPU.
+        fresh: whether memory is measured in two calls in a process of its own; else in
+            one call here, where what an earlier method has left counts, which is
+            quicker and good for a trial alone.
+    """
+
+    problems: tuple[tuple[str, WeightNetConfig | TransformsConfig | MamlConfig], ...]
+    methods: tuple[str, ...] | None = None
+    rounds: int = 5
+    device: str = "cpu"
+    threads: int = 2
+    fresh: bool = True
+
+
+def _transforms(depth: int, side: int) -> tuple[str, TransformsConfig]:
+    config = TransformsConfig(f"resnet{depth}", image_size=side)
+    return f"LFT, ResNet-{depth}, {side} px", config
+
+
+def _maml(steps: int) -> tuple[str, MamlConfig]:
+    plural = "" if steps == 1 else "s"
+    return f"MAML, CNN4, {steps} step{plural}", MamlConfig(steps)
+
+
+_WEIGHT_NET = ("Meta-Weight-Net, ResNet-32, 32 px", WeightNetConfig())
+_ALL_MAML = tuple(_maml(steps) for steps in (1, 5, 10))
+_MANY_CANDIDATES = ("Algorithm 1, K = 8", "Algorithm 1, K = 32")
+_LARGE = (
+    *(_transforms(depth, 84) for depth in (18, 34)),
+    *(_transforms(depth, 224) for depth in (10, 18, 34)),
+)
+
+CONFIGS = {
+    "default": Config((_WEIGHT_NET, _transforms(10, 84), _maml(1))),
+    # Steps that take a minute each are measured once.
+    "maml-steps": Config(
+        (_maml(5), _maml(10)),
+        methods=tuple(m for m in _MAML if m not in _MANY_CANDIDATES),
+        rounds=1,
+    ),
+    "lft-large": Config(
+        _LARGE,
+        methods=(
+            PLAIN,
+            "naive Algorithm 1",
+            "second order (higher)",
+            "evograd, K = 2",
+            "guided, forward",
+            "exact",
+        ),
+        rounds=1,
+    ),
+    "gpu": Config(
+        (_WEIGHT_NET, _transforms(10, 84), *_LARGE, *_ALL_MAML),
+        rounds=10,
+        device="cuda",
+    ),
+    "smoke": Config(
+        (
+            ("Meta-Weight-Net, small", WeightNetConfig("small", 8, 20)),
+            (
+                "LFT, CNN4",
+                TransformsConfig("cnn4", "protonet", 2, 1, 2, image_size=16),
+            ),
+            ("MAML, narrow", MamlConfig(1, 2, 2, 2, image_size=16, hidden=4)),
+        ),
+        rounds=1,
+        threads=1,
+        fresh=False,
+    ),
+}
+
+
+def family_of(config: Any) -> tuple[Callable[..., Any], Mapping[str, Method]]:
+    """Return what makes the problem of a configuration, and its methods."""
+    if isinstance(config, WeightNetConfig):
+        return weight_net_problem, _BILEVEL
+    if isinstance(config, TransformsConfig):
+        return transforms_problem, _TRANSFORMS
+    return maml_task, _MAML
+
+
+def prepared(config: Any, method: str, device: torch.device) -> Call:
+    """Return a method with a problem of its own."""
+    build, known = family_of(config)
+    chosen = method in CONTIGUOUS
+    layout = torch.contiguous_format if chosen else torch.channels_last
+    return partial(known[method], build(config, device, layout))
+
+
+def measure(config: Config) -> list[Record]:
+    """Return a record for each problem and method."""
+    torch.set_num_threads(config.threads)
+    records: list[Record] = []
+    if not config.fresh:
+        # Else each measurement of memory would look for garbage in all that has been
+        # imported.
+        gc.freeze()
+    try:
+        for name, problem in config.problems:
+            records += _measure_one(config, name, problem)
+    finally:
+        gc.unfreeze()
+    return records
+
+
+def _measure_one(config: Config, name: str, problem: Any) -> list[Record]:
+    device = torch.device(config.device)
+    known = family_of(problem)[1]
+    chosen = [m for m in known if config.methods is None or m in config.methods]
+    calls, errors, operations = warmed_up(
+        {method: prepared(problem, method, device) for method in chosen}
+    )
+    if PLAIN not in calls:
+        raise RuntimeError(f"the plain step of {name} fails: {errors.get(PLAIN)}")
+    seconds = timed(calls, config.rounds, device)
+    del calls
+    records = []
+    for method in chosen:
+        if method in errors:
+            records.append(Record(name, method, error=errors[method]))
+            continue
+        peak, error = _peak(config, problem, method)
+        plain, own = seconds[PLAIN], seconds[method]
+        passes = 3 * operations[method] / operations[PLAIN]
+        records.append(record_of(name, method, own, plain, peak, error, passes))
+    return records
+
+
+def _peak(config: Config, problem: Any, method: str) -> tuple[int | None, str | None]:
+    arguments = (problem, method, config.device, config.threads)
+    if config.fresh:
+        return in_fresh_process(peak_here, *arguments)
+    return peak_here(*arguments, calls=1), None
+
+
+def peak_here(
+    problem: Any, method: str, device: str, threads: int, calls: int = 2
+) -> int:
+    """Return the peak memory of a method in this process."""
+    torch.set_num_threads(threads)
+    place = torch.device(device)
+    return peak_of(prepared(problem, method, place), place, calls)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print tables, write the records and the picture."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cost", description="Cost of a meta-step."
+    )
+    parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
+    parser.add_argument("--problem", help="only problems whose names begin with this")
+    parser.add_argument("--device", choices=("cpu", "cuda"))
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path)
+    options = parser.parse_args(arguments)
+    config = CONFIGS[options.config]
+    if options.device:
+        config = dataclasses.replace(config, device=options.device)
+    if options.problem:
+        start = options.problem.lower()
+        kept = tuple(p for p in config.problems if p[0].lower().startswith(start))
+        if not kept:
+            names = "; ".join(name for name, _ in config.problems)
+            parser.error(f"no problem begins with {options.problem!r}: {names}")
+        config = dataclasses.replace(config, problems=kept)
+    records = measure(config)
+    print_records(records)
+    if options.json is not None:
+        write_records(options.json, config, torch.device(config.device), records)
+    if options.picture is not None:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        draw_costs(records, options.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,198 @@
+"""MAML on one task of random images, and ways to make one meta-step of it.
+
+A method is a function of a :class:`MamlTask`. It makes one meta-step, T inner steps on
+the support images, the gradient of the query loss with respect to the initial weights
+and a step of their optimizer, and returns that gradient.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import higher
+import learn2learn as l2l
+import torch
+from learn2learn.vision.models import CNN4
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam, Optimizer
+
+from l2l_evograd import EvoGrad, EvoGradMetaOptimizer
+
+
+class Batch(NamedTuple):
+    """Images and their classes."""
+
+    images: Tensor
+    classes: Tensor
+
+
+@dataclass
+class MamlTask:
+    """A task and the network whose initial weights are learned.
+
+    Attributes:
+        model: the network.
+        support: what the inner steps are made on.
+        query: what the outer loss is of.
+        optimizer: of the initial weights.
+        lr: of the inner steps.
+        steps: their number T.
+    """
+
+    model: nn.Module
+    support: Batch
+    query: Batch
+    optimizer: Optimizer
+    lr: float
+    steps: int
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The initial weights."""
+        return list(self.model.parameters())
+
+
+MamlMethod = Callable[[MamlTask], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class MamlConfig:
+    """One task for learn2learn's CNN4.
+
+    Attributes:
+        steps: inner steps.
+        ways: classes.
+        shots: support images of a class.
+        queries: query images of a class.
+        image_size: side in pixels.
+        hidden: channels of the network.
+        lr: of the inner steps.
+        meta_lr: of Adam.
+    """
+
+    steps: int = 1
+    ways: int = 5
+    shots: int = 5
+    queries: int = 15
+    image_size: int = 84
+    hidden: int = 64
+    lr: float = 0.01
+    meta_lr: float = 1e-3
+
+
+def maml_task(
+    config: MamlConfig, device: torch.device, layout: torch.memory_format
+) -> MamlTask:
+    """Return the task, drawn from a seed of its own."""
+    torch.manual_seed(0)
+    pixels = (config.image_size // 16) ** 2  # behind four halvings
+    model = CNN4(config.ways, config.hidden, embedding_size=config.hidden * pixels)
+    # It draws a part of its weights by NumPy, which is seeded elsewhere or not at all.
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.reset_parameters()
+    model.to(device, torch.get_default_dtype(), memory_format=layout)
+    support, query = (
+        _batch(config, each, device) for each in (config.shots, config.queries)
+    )
+    optimizer = Adam(model.parameters(), lr=config.meta_lr)
+    return MamlTask(model, support, query, optimizer, config.lr, config.steps)
+
+
+def task_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """Return the cross-entropy of a batch."""
+    return F.cross_entropy(model(batch.images), batch.classes)
+
+
+def apply_gradients(task: MamlTask, gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Let the initial weights take their step; return the gradients detached."""
+    found = [slope.detach() for slope in gradients]
+    for weight, slope in zip(task.weights, found, strict=True):
+        weight.grad = slope
+    task.optimizer.step()
+    return found
+
+
+def plain(task: MamlTask) -> list[Tensor]:
+    """Make one ordinary training step on the query images."""
+    loss = task_loss(task.model, task.query)
+    return apply_gradients(task, torch.autograd.grad(loss, task.weights))
+
+
+def second_order(task: MamlTask) -> list[Tensor]:
+    """Make one meta-step through ``higher``."""
+    optimizer = SGD(task.model.parameters(), lr=task.lr)
+    with higher.innerloop_ctx(task.model, optimizer, copy_initial_weights=False) as (
+        net,
+        inner_optimizer,
+    ):
+        for _ in range(task.steps):
+            inner_optimizer.step(task_loss(net, task.support))
+        loss = task_loss(net, task.query)
+        found = torch.autograd.grad(loss, task.weights)
+    return apply_gradients(task, found)
+
+
+def adapted(wrapper: Callable[[MamlTask], nn.Module]) -> MamlMethod:
+    """Return the method that is learn2learn's loop around a wrapper.
+
+    Args:
+        wrapper: makes what has ``clone()``, whose clones have ``adapt(loss)``.
+    """
+
+    def step(task: MamlTask) -> list[Tensor]:
+        learner = wrapper(task).clone()
+        for _ in range(task.steps):
+            learner.adapt(task_loss(learner, task.support))
+        task.optimizer.zero_grad()
+        task_loss(learner, task.query).backward()
+        task.optimizer.step()
+        return [weight.grad for weight in task.weights]
+
+    return step
+
+
+def _learn2learn(first_order: bool) -> MamlMethod:
+    return adapted(
+        lambda task: l2l.algorithms.MAML(task.model, task.lr, first_order=first_order)
+    )
+
+
+def _ours(first_order: bool) -> MamlMethod:
+    return adapted(
+        lambda task: EvoGradMetaOptimizer(task.model, task.lr, first_order=first_order)
+    )
+
+
+def _evolution(candidates: int) -> MamlMethod:
+    def wrapper(task: MamlTask) -> nn.Module:
+        return EvoGradMetaOptimizer(
+            task.model,
+            task.lr,
+            update="evolution",
+            estimator=EvoGrad(candidates),
+        )
+
+    return adapted(wrapper)
+
+
+def _batch(config: MamlConfig, each: int, device: torch.device) -> Batch:
+    """Return random images of each class, side by side."""
+    side = config.image_size
+    classes = torch.arange(config.ways).repeat_interleave(each)
+    images = torch.randn(len(classes), 3, side, side)
+    return Batch(images.to(device), classes.to(device))
+
+
+METHODS: dict[str, MamlMethod] = {
+    "plain": plain,
+    "second order (higher)": second_order,
+    "learn2learn, second order": _learn2learn(first_order=False),
+    "learn2learn, first order": _learn2learn(first_order=True),
+    "exact": _ours(first_order=False),
+    "first order": _ours(first_order=True),
+    "Algorithm 1, K = 2": _evolution(2),
+    "Algorithm 1, K = 8": _evolution(8),
+    "Algorithm 1, K = 32": _evolution(32),
+}

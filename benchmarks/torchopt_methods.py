@@ -1,0 +1,207 @@
+"""Iterations by TorchOpt: through an unrolled step, and by the implicit function.
+
+The implicit gradient needs an optimum. A step θ' = θ₀ − η ∇ℓ(θ₀, λ) is none of ℓ, but
+near one of ℓ(θ, λ) + ‖θ − θ₀‖²/2η, whose implicit gradient agrees with that of the
+step as η → 0. That objective is what stands in for the step here, and, with η times the
+number of steps, for the inner loop of MAML.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+import torchopt
+from torch import Tensor, nn
+from torchopt.diff.implicit import custom_root
+from torchopt.nn.stateless import reparametrize
+
+from benchmarks.maml_tasks import MamlMethod, MamlTask, apply_gradients, task_loss
+from benchmarks.methods import At, Method, gradient, step_both
+from benchmarks.problems import Bilevel
+
+# Betty's default, for both; each more costs another Hessian-vector product.
+SOLVER_ITERATIONS = 1
+
+Tensors = tuple[Tensor, ...]
+Objective = Callable[[Tensors, Tensors], Tensor]
+
+
+def unrolled(problem: Bilevel) -> list[Tensor]:
+    """Make one iteration with the exact hypergradient through a ``MetaSGD`` step."""
+    kept: list[Tensor] = []
+    rule: Any = torchopt.sgd(problem.lr, moment_requires_grad=True)
+    if problem.base_step == "before":
+        rule = torchopt.combine.chain(_keeper(kept), rule)
+    # What MetaSGD is, with room for a transformation that keeps the gradients.
+    optimizer = torchopt.MetaOptimizer(_owners(problem), rule)
+    # TorchOpt sorts what it flattens.
+    order = torchopt.pytree.tree_leaves(optimizer.param_containers_groups)
+    before = _state(problem.model)
+    optimizer.step(problem.inner(problem.model))
+    found = gradient(problem.outer(problem.model), problem.hyperparameters)
+    torchopt.recover_state_dict(problem.model, before)
+    if not kept:
+        return step_both(problem, found)
+    own = {id(weight): slope for weight, slope in zip(order, kept, strict=True)}
+    return step_both(problem, found, [own[id(weight)] for weight in problem.weights])
+
+
+def implicit(problem: Bilevel) -> list[Tensor]:
+    """Make one iteration with the implicit hypergradient, solved by CG."""
+    inner = problem.inner(problem.model)
+    slopes = torch.autograd.grad(inner, problem.weights)
+    start = tuple(weight.detach().clone() for weight in problem.weights)
+    stepped = tuple(w - problem.lr * g for w, g in zip(start, slopes, strict=True))
+
+    def objective(weights: Tensors, hyperparameters: Tensors) -> Tensor:
+        with _placed(problem, weights, hyperparameters):
+            loss = problem.inner(problem.model)
+        return loss + _distance(weights, start) / (2 * problem.lr)
+
+    solved = _implicitly(objective, stepped, problem.hyperparameters)
+    names = {id(p): name for name, p in problem.model.named_parameters()}
+    merged = {names[id(w)]: s for w, s in zip(problem.weights, solved, strict=True)}
+    outer = problem.outer(At(problem.model, merged))
+    found = _solved_gradient(outer, problem.hyperparameters)
+    return step_both(problem, found, slopes if problem.base_step == "before" else None)
+
+
+def maml_unrolled(task: MamlTask) -> list[Tensor]:
+    """Make one meta-step through unrolled ``MetaSGD`` steps."""
+    weights = task.weights  # which MetaSGD puts others in the places of
+    optimizer = torchopt.MetaSGD(task.model, lr=task.lr)
+    before = _state(task.model)
+    for _ in range(task.steps):
+        optimizer.step(task_loss(task.model, task.support))
+    found = gradient(task_loss(task.model, task.query), weights)
+    torchopt.recover_state_dict(task.model, before)
+    return apply_gradients(task, found)
+
+
+def maml_implicit(task: MamlTask) -> list[Tensor]:
+    """Make one meta-step of implicit MAML, solved by CG.
+
+    Source: Rajeswaran, Finn, Kakade, Levine, "Meta-Learning with Implicit Gradients",
+    NeurIPS 2019.
+    """
+    weights, scale = task.weights, 1 / (task.lr * task.steps)
+    names = [name for name, _ in task.model.named_parameters()]
+
+    def objective(inner: Tensors, initial: Tensors) -> Tensor:
+        own = dict(zip(names, inner, strict=True))
+        with reparametrize(task.model, {**own, **_buffers(task.model)}):
+            loss = task_loss(task.model, task.support)
+        return loss + scale * _distance(inner, initial) / 2
+
+    start = tuple(weight.detach() for weight in weights)
+    stepped = tuple(weight.clone() for weight in start)
+    for _ in range(task.steps):
+        leaves = tuple(weight.requires_grad_() for weight in stepped)
+        slopes = torch.autograd.grad(objective(leaves, start), leaves)
+        pairs = zip(leaves, slopes, strict=True)
+        stepped = tuple((w - task.lr * slope).detach() for w, slope in pairs)
+    solved = _implicitly(objective, stepped, weights)
+    view = At(task.model, dict(zip(names, solved, strict=True)))
+    loss = task_loss(view, task.query)
+    return apply_gradients(task, _solved_gradient(loss, weights))
+
+
+def _implicitly(
+    objective: Objective, solution: Tensors, hyperparameters: Sequence[Tensor]
+) -> Tensors:
+    """Return a minimiser of an objective as an implicit function of λ."""
+    solve = torchopt.linear_solve.solve_cg(maxiter=SOLVER_ITERATIONS, atol=0.0)
+
+    def optimality(weights: Tensors, hyperparameters: Tensors) -> Tensors:
+        found: Tensors = torch.func.grad(objective)(weights, hyperparameters)
+        return found
+
+    @custom_root(optimality, argnums=1, solve=solve)
+    def solver(start: Tensors, hyperparameters: Tensors) -> Tensors:
+        del hyperparameters
+        return start
+
+    solved: Tensors = solver(solution, tuple(hyperparameters))
+    return solved
+
+
+def _solved_gradient(loss: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
+    """Return the gradient, in the course of which TorchOpt solves its system."""
+    with warnings.catch_warnings():
+        # TorchOpt calls functorch by a name that PyTorch means to remove.
+        warnings.simplefilter("ignore", FutureWarning)
+        return gradient(loss, targets)
+
+
+@contextmanager
+def _placed(
+    problem: Bilevel, weights: Tensors, hyperparameters: Tensors
+) -> Iterator[None]:
+    """Put other tensors in the places of θ and of λ for a while."""
+    tensors = [*problem.weights, *problem.hyperparameters]
+    values = [*weights, *hyperparameters]
+    new = {id(t): value for t, value in zip(tensors, values, strict=True)}
+    modules = [problem.model]
+    if problem.outside is not None:
+        modules.append(problem.outside)
+    with ExitStack() as stack:
+        for module in modules:
+            named = module.named_parameters()
+            own = {name: new[id(p)] for name, p in named if id(p) in new}
+            stack.enter_context(reparametrize(module, {**own, **_buffers(module)}))
+        yield
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of buffers: torch.func refuses to change those of the model."""
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+def _distance(weights: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    pairs = zip(weights, others, strict=True)
+    return torch.stack([(w - other).square().sum() for w, other in pairs]).sum()
+
+
+def _state(model: nn.Module) -> Any:
+    """Return what a model is to be given back: its tensors, and copies of buffers."""
+    return torchopt.extract_state_dict(model, by="reference", detach_buffers=True)
+
+
+def _owners(problem: Bilevel) -> nn.ModuleList:
+    """Return the modules whose own parameters θ are, since MetaSGD takes modules."""
+    chosen = {id(weight) for weight in problem.weights}
+    owners = nn.ModuleList()
+    for module in problem.model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and id(own[0]) in chosen:
+            owners.append(module)
+    held = [id(parameter) for parameter in owners.parameters()]
+    if set(held) != chosen:
+        raise ValueError("expected no module to hold both θ and λ")
+    return owners
+
+
+def _keeper(kept: list[Tensor]) -> Any:
+    """Return a gradient transformation that changes nothing and remembers."""
+
+    def update(
+        updates: Any, state: Any, *, params: Any = None, inplace: bool = True
+    ) -> tuple[Any, Any]:
+        del params, inplace
+        kept.extend(slope.detach() for slope in torchopt.pytree.tree_leaves(updates))
+        return updates, state
+
+    initial = torchopt.base.EmptyState()
+    return torchopt.base.GradientTransformation(lambda params: initial, update)
+
+
+METHODS: dict[str, Method] = {
+    "TorchOpt, unrolled": unrolled,
+    "TorchOpt, implicit": implicit,
+}
+MAML_METHODS: dict[str, MamlMethod] = {
+    "TorchOpt, unrolled": maml_unrolled,
+    "TorchOpt, implicit": maml_implicit,
+}

@@ -1,0 +1,259 @@
+import json
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks import (
+    betty_methods,
+    learn2learn_methods,
+    maml_tasks,
+    methods,
+    torchopt_methods,
+)
+from benchmarks.cost import CONFIGS, Config, family_of, main, measure
+from benchmarks.maml_tasks import MamlConfig
+from benchmarks.measuring import (
+    Record,
+    in_fresh_process,
+    print_records,
+    warmed_up,
+)
+from benchmarks.problems import Bilevel
+
+SMOKE = CONFIGS["smoke"]
+TASK = MamlConfig(2, 2, 2, 2, image_size=16, hidden=4)
+UNFIT = "learn2learn, first order"
+SECOND_ORDER = (
+    "second order (higher)",
+    "exact",
+    "learn2learn, second order",
+    "TorchOpt, unrolled",
+)
+ALL = {
+    **methods.METHODS,
+    **learn2learn_methods.METHODS,
+    **torchopt_methods.METHODS,
+    **betty_methods.METHODS,
+}
+MAML = {
+    **maml_tasks.METHODS,
+    **torchopt_methods.MAML_METHODS,
+    **betty_methods.MAML_METHODS,
+}
+
+
+def flat(tensors) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def iterated(config, name: str) -> dict[str, torch.Tensor]:
+    """The hypergradient of one iteration, and what the optimizers were given.
+
+    Not the weights: Adam makes a whole step of a gradient that is 0 but for rounding.
+    """
+    build, known = family_of(config)
+    problem = build(config, torch.device("cpu"), torch.contiguous_format)
+    torch.manual_seed(1)  # of feature-wise noise
+    found = {"hypergradient": flat(known[name](problem))}
+    if isinstance(problem, Bilevel):
+        # Of the base step: it is at the new λ where λ takes its step first.
+        found["base gradient"] = flat(weight.grad for weight in problem.weights)
+        found["hyperparameters"] = flat(problem.hyperparameters)
+    return found
+
+
+def smooth(lr: float) -> Bilevel:
+    """Weights of samples, in a network without kinks."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    x, meta_x = torch.randn(2, 12, 4)
+    y, meta_y = torch.randint(3, (2, 12))
+    held = nn.ParameterList([nn.Parameter(0.1 * torch.randn(12))])
+
+    def inner(view: nn.Module) -> torch.Tensor:
+        losses = F.cross_entropy(view(x), y, reduction="none")
+        return (torch.sigmoid(held[0]) * losses).mean()
+
+    def outer(view: nn.Module) -> torch.Tensor:
+        return F.cross_entropy(view(meta_x), meta_y)
+
+    return Bilevel(
+        model,
+        inner,
+        outer,
+        [held[0]],
+        torch.optim.SGD(model.parameters(), lr=lr),
+        torch.optim.SGD(held.parameters(), lr=0.1),
+        lr=lr,
+        base_step="after",
+        outside=held,
+    )
+
+
+def cosine(one, other) -> float:
+    return float(torch.cosine_similarity(flat(one), flat(other), dim=0))
+
+
+def test_every_method_is_measured_on_every_problem(tmp_path, capsys):
+    json_path, picture = tmp_path / "new" / "cost.json", tmp_path / "cost.png"
+    main(["--config", "smoke", "--json", str(json_path), "--picture", str(picture)])
+    content = json.loads(json_path.read_text())
+    records = content["records"]
+    expected = [
+        (name, method)
+        for name, config in SMOKE.problems
+        for method in family_of(config)[1]
+    ]
+    assert [(r["problem"], r["method"]) for r in records] == expected
+    failed = [(r["problem"], r["method"]) for r in records if r["seconds"] is None]
+    assert failed == [(name, UNFIT) for name, _ in SMOKE.problems[:2]]
+    for record in records:
+        if record["seconds"] is None:
+            assert "first order drops" in record["error"]
+            assert record["peak_bytes"] is None
+        else:
+            assert 0 < record["fastest"] <= record["seconds"] <= record["slowest"]
+            assert record["peak_bytes"] >= 0 and record["error"] is None
+            assert record["passes"] >= 3 or "first order" in record["method"]
+        if record["method"] == "plain":
+            assert record["times_plain"] == 1 and record["passes"] == 3
+    environment = content["environment"]
+    assert {"torch", "higher", "torchopt", "betty-ml", "learn2learn"} <= set(
+        environment
+    )
+    assert environment["threads"] == SMOKE.threads
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"{UNFIT} does not run: NotImplementedError" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("config", [*(c for _, c in SMOKE.problems[:2]), TASK])
+def test_exact_methods_do_the_same_work(config):
+    first = iterated(config, SECOND_ORDER[0])
+    assert first["hypergradient"].norm() > 0
+    for method in SECOND_ORDER[1:]:
+        found = iterated(config, method)
+        assert found.keys() == first.keys()
+        for part, value in found.items():
+            scale = float(first[part].abs().max())
+            error = float((value - first[part]).abs().max())
+            assert error < 1e-9 * scale, (method, part)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_method_may_be_called_again_and_on_another_problem():
+    for name, method in ALL.items():
+        if name == UNFIT:
+            continue
+        problem, other = smooth(0.1), smooth(0.1)
+        torch.manual_seed(1)
+        first = method(problem)
+        before = flat(problem.weights)
+        second = method(problem)
+        assert not torch.equal(before, flat(problem.weights)), name
+        torch.manual_seed(1)
+        again = method(other)
+        if name != "plain":
+            assert not torch.equal(flat(first), flat(second)), name
+            assert torch.equal(flat(first), flat(again)), name
+
+
+@pytest.mark.usefixtures("float64")
+def test_finite_differences_of_betty_are_those_of_guided():
+    darts = ALL["Betty, darts"](smooth(0.01))
+    for ours in ("guided, central", "guided, forward"):
+        assert cosine(darts, ALL[ours](smooth(0.01))) > 0.9999
+    ratio = flat(darts).norm() / flat(ALL["guided, central"](smooth(0.01))).norm()
+    assert float(ratio) == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("name", ["Betty, sama", "Betty, neumann", "Betty, cg"])
+def test_other_estimates_of_betty_point_where_the_exact_one_does(name):
+    exact = ALL["exact"](smooth(0.01))
+    assert cosine(ALL[name](smooth(0.01)), exact) > 0.9
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_implicit_gradient_tends_to_that_of_the_step():
+    errors = []
+    for lr in (0.1, 0.01):
+        exact = flat(ALL["exact"](smooth(lr)))
+        implicit = flat(ALL["TorchOpt, implicit"](smooth(lr)))
+        errors.append(float((implicit - exact).norm() / exact.norm()))
+    assert errors[0] < 0.05 and errors[1] < 0.15 * errors[0]
+
+
+@pytest.mark.usefixtures("float64")
+def test_both_implementations_of_implicit_maml_agree():
+    one, other = (
+        iterated(TASK, name)["hypergradient"]
+        for name in ("Betty, cg", "TorchOpt, implicit")
+    )
+    assert torch.allclose(one, other, rtol=1e-6, atol=1e-9)
+    assert not torch.allclose(one, iterated(TASK, "exact")["hypergradient"], rtol=1e-3)
+
+
+@pytest.mark.usefixtures("float64")
+def test_first_order_is_that_of_learn2learn():
+    ours, theirs, exact = (
+        iterated(TASK, name)["hypergradient"]
+        for name in ("first order", UNFIT, "exact")
+    )
+    assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(ours, exact, rtol=1e-3)
+
+
+def test_a_method_that_raises_is_reported(capsys):
+    def failing() -> None:
+        raise OverflowError("too much\nof it")
+
+    running, errors, operations = warmed_up({"good": lambda: None, "bad": failing})
+    assert list(running) == ["good"] and operations == {"good": 0}
+    assert errors == {"bad": "OverflowError: too much"}
+    print_records([Record("p", "bad", error=errors["bad"])])
+    assert "bad does not run: OverflowError: too much" in capsys.readouterr().out
+
+
+def test_without_a_plain_step_there_is_no_comparison(monkeypatch):
+    def failing(problem: Bilevel) -> None:
+        raise OverflowError("too much")
+
+    monkeypatch.setitem(maml_tasks.METHODS, "plain", failing)
+    monkeypatch.setattr("benchmarks.cost._MAML", maml_tasks.METHODS)
+    config = Config(SMOKE.problems[2:], ("plain",), 1, fresh=False)
+    with pytest.raises(RuntimeError, match="plain step of MAML.*too much"):
+        measure(config)
+
+
+def test_a_process_that_ends_early_leaves_no_peak():
+    peak, error = in_fresh_process(os._exit, 1)
+    assert peak is None and "ended early" in str(error)
+    assert in_fresh_process(max, 2, 3) == (3, None)
+
+
+def test_the_default_is_of_the_sizes_asked_for():
+    weight_net, transforms, *maml = (
+        problem
+        for name in ("default", "maml-steps")
+        for _, problem in CONFIGS[name].problems
+    )
+    assert (weight_net.network, weight_net.batch_size) == ("resnet32", 100)
+    assert (transforms.backbone, transforms.image_size) == ("resnet10", 84)
+    assert (transforms.ways, transforms.shots, transforms.queries) == (5, 5, 16)
+    assert [task.steps for task in maml] == [1, 5, 10]
+    large = CONFIGS["lft-large"].problems
+    sizes = {(config.backbone, config.image_size) for _, config in large}
+    assert sizes == {
+        *((f"resnet{depth}", 224) for depth in (10, 18, 34)),
+        *((f"resnet{depth}", 84) for depth in (18, 34)),
+    }
+
+
+def test_an_unknown_problem_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["--config", "smoke", "--problem", "rotation"])
+    assert "no problem begins with 'rotation'" in capsys.readouterr().err
