@@ -1,0 +1,276 @@
+"""Bilevel problems with trained networks and real images, a new batch at every call.
+
+Weights of samples: a Meta-Weight-Net on glyphs with wrong labels. Transforms: learned
+feature-wise transformation on episodes of two domains of glyphs. Either comes with the
+kinks of its network or smooth: softplus in place of ReLU, averages in place of maxima.
+
+The base optimizer is SGD at η without momentum, and its step comes after that of λ.
+Libraries that differentiate at the weights after that step then see the virtual step's
+weights, and Algorithm 1's population surrounds the weights from before it, while the
+paper's code for transformations has it around those that Adam has moved: the gradient
+of another function of λ than the one that all are held against here.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adam
+
+from benchmarks.problems import Bilevel
+from l2l_evograd.fewshot.backbones import make_backbone
+from l2l_evograd.fewshot.domains import Dataset, built_in_domains
+from l2l_evograd.fewshot.episodes import Episode, EpisodeSampler
+from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss, make_head
+from l2l_evograd.layers import feature_transforms, feature_transforms_switched
+from l2l_evograd.noisy_labels.corruption import corrupt_labels
+from l2l_evograd.noisy_labels.networks import make_network
+from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
+from l2l_evograd.runs.randomness import derive_seed, seeded
+
+CPU = torch.device("cpu")
+_CLASSES = 10
+_SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
+_SEEN, _UNSEEN = "print", "outline"
+
+
+@dataclass(frozen=True)
+class SampleWeights:
+    """A Meta-Weight-Net and the network that it trains.
+
+    Attributes:
+        name: for tables.
+        smooth: whether the network has no kinks. The weight net keeps its own, which
+            are kinks in λ alone.
+        network: a name of :mod:`l2l_evograd.noisy_labels.networks`.
+        batch_size: of the training and of the meta batch.
+        image_size: side in pixels.
+        images_per_class: of ten classes; a third of them are for the meta batches.
+        wrong: rate of uniform label noise in the other two thirds.
+        training: steps of SGD on the training images before anything is measured.
+        deltas: δ of realised descent. √301·10⁻³ = 0.017 is how far a first step of Adam
+            at 10⁻³ moves the 301 numbers of the weight net.
+        draws: of a random method for every batch, at least 2.
+        left_out: methods that would take too long.
+    """
+
+    name: str
+    smooth: bool
+    network: str = "small"
+    batch_size: int = 50
+    image_size: int = 20
+    images_per_class: int = 60
+    wrong: float = 0.4
+    training: int = 60
+    deltas: tuple[float, ...] = (0.017, 0.17)
+    draws: int = 4
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """Strengths of feature-wise transformation in a few-shot network.
+
+    Inner loss on an episode of one domain with the layers on, outer loss on one of
+    another domain with the layers off.
+
+    Attributes:
+        name: for tables.
+        smooth: whether the network has no kinks.
+        backbone: a name of :mod:`l2l_evograd.fewshot.backbones`.
+        head: a name of :mod:`l2l_evograd.fewshot.heads`.
+        ways: classes of an episode.
+        shots: support images of a class.
+        queries: query images of a class.
+        image_size: side in pixels.
+        images_per_class: of each class in either domain.
+        training: steps of Adam on episodes of both domains before anything is measured.
+        lr: η.
+        deltas: δ of realised descent.
+        draws: of a random method for every batch, at least 2.
+        left_out: methods that would take too long.
+    """
+
+    name: str
+    smooth: bool
+    backbone: str = "resnet10"
+    head: str = "protonet"
+    ways: int = 5
+    shots: int = 5
+    queries: int = 5
+    image_size: int = 32
+    images_per_class: int = 30
+    training: int = 60
+    lr: float = 1e-3
+    deltas: tuple[float, ...] = (0.03, 0.3)
+    draws: int = 4
+    left_out: tuple[str, ...] = ()
+
+
+Problem = SampleWeights | Transforms
+Source = Callable[[int], Bilevel]
+
+
+def prepared(config: Problem, device: torch.device = CPU) -> Source:
+    """Train a problem's network and return what makes the problem of a batch.
+
+    Args:
+        config: the problem.
+        device: of all it consists of; the network is trained on the CPU.
+
+    Returns:
+        Number of a batch -> :class:`~benchmarks.problems.Bilevel` in float64, every
+        time a new one, with the same weights and the images that belong to the number.
+    """
+    if isinstance(config, SampleWeights):
+        return _sample_weights(config, device)
+    return _transforms(config, device)
+
+
+def smoothed(module: nn.Module) -> nn.Module:
+    """Put softplus in place of ReLU, and averages in place of maxima, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.ReLU):
+            setattr(module, name, nn.Softplus())
+        elif isinstance(child, nn.MaxPool2d):
+            pool = nn.AvgPool2d(child.kernel_size, child.stride, child.padding)
+            setattr(module, name, pool)
+        else:
+            smoothed(child)
+    return module
+
+
+def _sample_weights(config: SampleWeights, device: torch.device) -> Source:
+    with seeded(derive_seed(config.name, "start"), CPU):
+        network = make_network(config.network, _CLASSES)
+        start = (smoothed(network) if config.smooth else network), MetaWeightNet()
+    glyphs = _glyphs(config, _SEEN)
+    shares: tuple[list[Tensor], list[Tensor]] = ([], [])
+    labels: tuple[list[int], list[int]] = ([], [])
+    for index, label in enumerate(glyphs.labels):
+        if label < _CLASSES:
+            role = int(index % 3 == 0)
+            shares[role].append(glyphs[index][0])
+            labels[role].append(label)
+    x, meta_x = (torch.stack(images) for images in shares)
+    draw = torch.Generator().manual_seed(derive_seed(config.name, "labels"))
+    y, _ = corrupt_labels(labels[0], "uniform", config.wrong, _CLASSES, draw)
+    meta_y = torch.tensor(labels[1])
+
+    def batch(role: str, number: int, count: int) -> Tensor:
+        seed = derive_seed(config.name, role, number)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        return order[: config.batch_size]
+
+    optimizer = SGD(start[0].parameters(), lr=0.1, **_SGD)
+    for step in range(config.training):
+        own = batch("training", step, len(y))
+        _train(optimizer, F.cross_entropy(start[0](x[own]), y[own]))
+    optimizer.zero_grad()
+
+    def problem(number: int) -> Bilevel:
+        # One call copies both, into tensors of their own.
+        model, net = (part.to(device).double() for part in copy.deepcopy(start))
+        chosen = batch("inner", number, len(y))
+        meta = batch("outer", number, len(meta_y))
+        images, meta_images = (
+            part.to(device).double() for part in (x[chosen], meta_x[meta])
+        )
+        targets, meta_targets = y[chosen].to(device), meta_y[meta].to(device)
+
+        def inner(view: nn.Module) -> Tensor:
+            losses = F.cross_entropy(view(images), targets, reduction="none")
+            return weighted_loss(losses, net(losses))
+
+        def outer(view: nn.Module) -> Tensor:
+            return F.cross_entropy(view(meta_images), meta_targets)
+
+        hyper = list(net.parameters())
+        return Bilevel(
+            model,
+            inner,
+            outer,
+            [*hyper],
+            SGD(model.parameters(), lr=0.1),
+            SGD(hyper, lr=1e-3, **_SGD),
+            lr=0.1,
+            base_step="after",
+            outside=net,
+        )
+
+    return problem
+
+
+def _transforms(config: Transforms, device: torch.device) -> Source:
+    with seeded(derive_seed(config.name, "start"), CPU):
+        backbone = make_backbone(config.backbone, config.image_size, True)
+        start = FewShotModel(backbone, make_head(config.head, backbone))
+    if config.smooth:
+        smoothed(start)
+    shape = (config.ways, config.shots, config.queries)
+    samplers = {
+        domain: EpisodeSampler(_glyphs(config, domain), *shape)
+        for domain in (_SEEN, _UNSEEN)
+    }
+
+    def episode(domain: str, role: str, number: int) -> Episode:
+        return samplers[domain].sample(derive_seed(config.name, role, number))
+
+    hyper = {id(p) for p in feature_transforms(start).parameters()}
+    weights = [p for p in start.parameters() if id(p) not in hyper]
+    optimizer = Adam(weights, lr=1e-3)
+    with seeded(derive_seed(config.name, "noise"), CPU):
+        for step in range(config.training):
+            shown = episode((_SEEN, _UNSEEN)[step % 2], "training", step)
+            _train(optimizer, few_shot_loss(start, shown, config.ways))
+    start.zero_grad()
+
+    def problem(number: int) -> Bilevel:
+        model = copy.deepcopy(start).to(device).double()
+        seen = _on(device, episode(_SEEN, "inner", number))
+        unseen = _on(device, episode(_UNSEEN, "outer", number))
+
+        def inner(view: nn.Module) -> Tensor:
+            return few_shot_loss(view, seen, config.ways)
+
+        def outer(view: nn.Module) -> Tensor:
+            with feature_transforms_switched(view, on=False):
+                return few_shot_loss(view, unseen, config.ways)
+
+        hyper = list(feature_transforms(model).parameters())
+        chosen = {id(parameter) for parameter in hyper}
+        weights = [p for p in model.parameters() if id(p) not in chosen]
+        return Bilevel(
+            model,
+            inner,
+            outer,
+            [*hyper],
+            SGD(weights, lr=config.lr),
+            Adam(hyper, lr=1e-2, weight_decay=1e-8),
+            lr=config.lr,
+            base_step="after",
+        )
+
+    return problem
+
+
+def _glyphs(config: Problem, domain: str) -> Dataset:
+    domains = built_in_domains(
+        config.image_size, images_per_class=config.images_per_class
+    )
+    return domains[domain].splits["base"]
+
+
+def _train(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def _on(device: torch.device, episode: Episode) -> Episode:
+    """Return an episode on a device, its images in float64."""
+    moved = (part.to(device) for part in episode)
+    return Episode(*(p.double() if p.is_floating_point() else p for p in moved))

@@ -1,0 +1,189 @@
+"""The fidelity benchmark: its estimates, its figures, and a record for every method."""
+
+import dataclasses
+import math
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from benchmarks import fidelity as fidelity_benchmark
+from benchmarks.fidelity import CONFIGS, measure
+from benchmarks.fidelity_estimates import (
+    ALGORITHM_1,
+    PEERS,
+    PLAIN,
+    POPULATIONS,
+    REFERENCE,
+    estimate,
+)
+from benchmarks.fidelity_pictures import draw
+from benchmarks.fidelity_problems import Source, prepared, smoothed
+from benchmarks.fidelity_records import NotRun, Record, Tally, ratio_of_means, table
+from benchmarks.methods import METHODS, ours
+from benchmarks.problems import Bilevel
+from l2l_evograd.fewshot.backbones import make_backbone
+from l2l_evograd.fidelity import fidelity, flat
+
+SMOKE = CONFIGS["smoke"]
+PROBLEMS = {problem.name: problem for problem in SMOKE.problems}
+SMOOTH, NOISY = PROBLEMS
+
+
+@cache
+def records() -> list[Record | NotRun]:
+    return measure(SMOKE)
+
+
+@cache
+def source(name: str) -> Source:
+    return prepared(PROBLEMS[name])
+
+
+def found(name: str, method: str, batch: int = 0, draw: int = 0) -> torch.Tensor:
+    call = {**METHODS, **PEERS}[method]
+    return flat(estimate(method, call, source(name), batch, draw)[0])
+
+
+def record_of(problem: str, method: str) -> Record:
+    (record,) = (r for r in records() if (r.problem, r.method) == (problem, method))
+    assert isinstance(record, Record)
+    return record
+
+
+def test_every_method_has_a_record() -> None:
+    for problem in SMOKE.problems:
+        expected = {*METHODS, *PEERS} - {PLAIN, *problem.left_out}
+        own = [r for r in records() if r.problem == problem.name]
+        assert sorted(r.method for r in own) == sorted(expected)
+        for record in own:
+            assert isinstance(record, Record)
+            assert record.seconds > 0 and math.isfinite(record.bias)
+            assert [d.delta for d in record.descents] == list(problem.deltas)
+
+
+def test_a_library_that_does_not_run_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(problem: Bilevel) -> list[torch.Tensor]:
+        raise RuntimeError("no such derivative")
+
+    monkeypatch.setattr(fidelity_benchmark, "PEERS", {"broken": broken})
+    few = {name: METHODS[name] for name in (PLAIN, REFERENCE)}
+    monkeypatch.setattr(fidelity_benchmark, "METHODS", few)
+    config = dataclasses.replace(SMOKE, problems=SMOKE.problems[:1])
+    exact, failed = fidelity_benchmark.measure(config)
+    assert exact.method == REFERENCE
+    assert failed == NotRun(SMOOTH, "broken", "RuntimeError: no such derivative")
+    draw([dataclasses.asdict(r) for r in (exact, failed)], tmp_path / "one.png")
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_exact_agrees_with_higher(name: str) -> None:
+    exact, reference = found(name, "exact"), found(name, REFERENCE)
+    torch.testing.assert_close(exact, reference, rtol=1e-9, atol=1e-12)
+    assert float(reference.norm()) > 1e-6
+    descents = record_of(name, "exact").descents
+    assert descents[0].ratio is not None
+    assert descents[0].ratio.value == pytest.approx(1, abs=1e-6)
+
+
+def test_guided_is_near_exact_on_a_smooth_network() -> None:
+    record = record_of(SMOOTH, "guided, central")
+    assert record.cosine.value >= 0.999
+    assert record.descents[0].ratio is not None
+    assert record.descents[0].ratio.value >= 0.999
+
+
+def test_one_draw_of_evograd_is_not() -> None:
+    assert record_of(SMOOTH, "evograd, K = 2").noise > 0.5
+    assert record_of(SMOOTH, "guided, central").noise == 0
+
+
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_populations_are_the_shared_methods(name: str) -> None:
+    problems = [source(SMOOTH)(0) for _ in range(2)]
+    seed = 5
+    torch.manual_seed(seed)
+    shared = METHODS[name](problems[0])
+    estimator, update = POPULATIONS[name]
+    generator = torch.Generator().manual_seed(seed)
+    own = ours(estimator, update, generator=generator)(problems[1])
+    for a, b in zip(shared, own, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+
+
+def test_draws_differ_in_their_perturbations_alone() -> None:
+    name = "evograd, K = 2"
+    first, again = found(NOISY, name), found(NOISY, name)
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, found(NOISY, name, draw=1))
+    exact = found(NOISY, "exact")
+    assert torch.equal(exact, found(NOISY, "exact", draw=1))
+    assert not torch.allclose(exact, found(NOISY, "exact", batch=1))
+
+
+def test_algorithm_1_is_scaled_to_the_rate_of_the_others() -> None:
+    exact = found(SMOOTH, REFERENCE)
+    draws = [found(SMOOTH, "Algorithm 1", draw=draw) for draw in range(100)]
+    projection = fidelity(torch.stack(draws), exact, random=True).projection
+    assert projection.error < 1
+    assert abs(projection.value - 1) < 4 * projection.error
+    assert ALGORITHM_1.learning_rate == pytest.approx(1e-5)
+
+
+def test_ratio_of_means() -> None:
+    reference = torch.tensor([1.0, 2.0, 6.0], dtype=torch.float64)
+    twice = ratio_of_means(2 * reference, reference)
+    assert twice is not None and (twice.value, twice.error) == (2.0, 0.0)
+    constant = torch.full((3,), 2.0, dtype=torch.float64)
+    plain = ratio_of_means(reference, constant)
+    assert plain is not None and plain.value == pytest.approx(1.5)
+    spread = math.sqrt((2**2 + 1 + 3**2) / 2)
+    assert plain.error == pytest.approx(spread / math.sqrt(3) / 2)
+    assert ratio_of_means(reference, -reference) is None
+
+
+def test_squared_bias_is_free_of_the_noise_of_few_draws() -> None:
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.zeros(4, dtype=torch.float64)
+    exact[0] = 2.0
+    tally = Tally()
+    for _ in range(2000):
+        noise = torch.randn(2, 4, generator=generator, dtype=torch.float64)
+        tally.fidelities.append(fidelity(1.5 * exact + noise, exact, random=True))
+        tally.drops.append(torch.ones(2, 1, dtype=torch.float64))
+        tally.seconds.append(3.0)
+    record = tally.record("p", "m", 1.0, (0.1,), tally, step=1.5)
+    # ‖1.5 g − g‖/‖g‖ and √4/‖g‖
+    assert record.bias == pytest.approx(0.5, abs=0.05)
+    assert record.noise == pytest.approx(1.0, abs=0.05)
+    # The variance of a batch's ‖m − g‖² is 4, that of what is taken off it 2.
+    assert record.squared_bias.error == pytest.approx(6**0.5 / 4 / 2000**0.5, rel=0.1)
+    assert record.relative_seconds == 2.0
+    assert record.descents[0].downhill == 1.0
+
+
+def test_smoothed_networks_have_no_kinks() -> None:
+    network = smoothed(make_backbone("resnet10", 16, feature_transforms=True))
+    kinds = {type(module) for module in network.modules()}
+    assert torch.nn.Softplus in kinds and torch.nn.AvgPool2d in kinds
+    assert not kinds & {torch.nn.ReLU, torch.nn.MaxPool2d}
+
+
+def test_table_and_picture_show_every_method(tmp_path: Path) -> None:
+    own = [r for r in records() if r.problem == NOISY]
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(table(own))
+    assert all(record.method in capture.get() for record in own)
+    path = tmp_path / "fidelity.png"
+    draw([dataclasses.asdict(record) for record in records()], path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_too_few_batches_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 2 batches"):
+        dataclasses.replace(SMOKE, batches=1)
