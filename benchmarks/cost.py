@@ -93,7 +93,7 @@ class Config:
 
     problems: tuple[tuple[str, WeightNetConfig | TransformsConfig | MamlConfig], ...]
     methods: tuple[str, ...] | None = None
-    rounds: int = 5
+    rounds: int = 3
     device: str = "cpu"
     threads: int = 2
     fresh: bool = True
@@ -175,8 +175,15 @@ def prepared(config: Any, method: str, device: torch.device) -> Call:
     return partial(known[method], build(config, device, layout))
 
 
-def measure(config: Config) -> list[Record]:
-    """Return a record for each problem and method."""
+def measure(
+    config: Config, after: Callable[[list[Record]], None] = lambda records: None
+) -> list[Record]:
+    """Return a record for each problem and method.
+
+    Args:
+        config: what is measured.
+        after: called after every problem with the records so far.
+    """
     torch.set_num_threads(config.threads)
     records: list[Record] = []
     if not config.fresh:
@@ -186,6 +193,7 @@ def measure(config: Config) -> list[Record]:
     try:
         for name, problem in config.problems:
             records += _measure_one(config, name, problem)
+            after(records)
     finally:
         gc.unfreeze()
     return records
@@ -237,6 +245,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
     parser.add_argument("--problem", help="only problems whose names begin with this")
+    parser.add_argument("--rounds", type=int, help="timed calls of each method")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="methods")
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
@@ -244,6 +254,12 @@ def main(arguments: list[str] | None = None) -> None:
     config = CONFIGS[options.config]
     if options.device:
         config = dataclasses.replace(config, device=options.device)
+    if options.rounds:
+        config = dataclasses.replace(config, rounds=options.rounds)
+    if options.leave_out:
+        known = config.methods or tuple({**_BILEVEL, **_MAML})
+        kept_methods = tuple(m for m in known if m not in options.leave_out)
+        config = dataclasses.replace(config, methods=kept_methods)
     if options.problem:
         start = options.problem.lower()
         kept = tuple(p for p in config.problems if p[0].lower().startswith(start))
@@ -251,13 +267,16 @@ def main(arguments: list[str] | None = None) -> None:
             names = "; ".join(name for name, _ in config.problems)
             parser.error(f"no problem begins with {options.problem!r}: {names}")
         config = dataclasses.replace(config, problems=kept)
-    records = measure(config)
-    print_records(records)
-    if options.json is not None:
-        write_records(options.json, config, torch.device(config.device), records)
-    if options.picture is not None:
-        options.picture.parent.mkdir(parents=True, exist_ok=True)
-        draw_costs(records, options.picture)
+
+    def keep(records: list[Record]) -> None:
+        # Whatever ends a run of an hour, the problems before it are there.
+        if options.json is not None:
+            write_records(options.json, config, torch.device(config.device), records)
+        if options.picture is not None:
+            options.picture.parent.mkdir(parents=True, exist_ok=True)
+            draw_costs(records, options.picture)
+
+    print_records(measure(config, keep))
 
 
 if __name__ == "__main__":
