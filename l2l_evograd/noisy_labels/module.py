@@ -171,6 +171,11 @@ class NoisyLabelModule(RecordingModule):
             ValueError: for batches that the processes cannot share equally, or a
                 precision of the trainer's own.
         """
+        if self.trainer.precision not in ("32-true", "64-true"):
+            raise ValueError(
+                f"expected a trainer without a precision of its own, got "
+                f"{self.trainer.precision!r}; give NoisyLabelModule(precision='bf16')"
+            )
         count = self.trainer.world_size
         for batches in (self._train, self._meta):
             if batches.size % count:
@@ -181,11 +186,6 @@ class NoisyLabelModule(RecordingModule):
         if count > 1:
             self._processes = Processes(distributed.group.WORLD)
         self._rank = self.trainer.global_rank
-        if self.trainer.precision not in ("32-true", "64-true"):
-            raise ValueError(
-                f"expected a trainer without a precision of its own, got "
-                f"{self.trainer.precision!r}; give NoisyLabelModule(precision='bf16')"
-            )
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Draw the batches of iteration ``batch``, then make it, timed."""

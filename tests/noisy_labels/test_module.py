@@ -143,13 +143,6 @@ def test_a_trainer_that_changes_the_mathematics_is_refused(options, message: str
         module.on_fit_start()
 
 
-def test_several_processes_are_refused():
-    module = tiny_module()
-    module._trainer = type("Trainer", (), {"world_size": 2, "precision": "32-true"})()
-    with pytest.raises(ValueError, match="expected one process, got 2"):
-        module.on_fit_start()
-
-
 def test_batches_are_passes_in_an_order_of_their_own():
     samples = TensorDataset(torch.arange(25.0), torch.arange(25))
     batches = Batches(samples, 10, 0, "train")
