@@ -67,7 +67,8 @@ _MAML: dict[str, Method] = {
 
 # Second derivatives of batch normalisation are slow with the channels innermost.
 CONTIGUOUS = (
-    *methods.CONTIGUOUS,
+    "second order (higher)",
+    "exact",
     "learn2learn, second order",
     "TorchOpt, unrolled",
     "TorchOpt, implicit",

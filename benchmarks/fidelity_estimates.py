@@ -11,6 +11,7 @@ from torch import Tensor
 
 from benchmarks import betty_methods, torchopt_methods
 from benchmarks.fidelity_problems import Source
+from benchmarks.measuring import synchronize
 from benchmarks.methods import CANDIDATES, SIGMA, TEMPERATURE, Method, ours
 from l2l_evograd import EvoGrad
 from l2l_evograd.fidelity import flat
@@ -31,11 +32,6 @@ POPULATIONS = {
 }
 
 PEERS: dict[str, Method] = {**torchopt_methods.METHODS, **betty_methods.METHODS}
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize(device)
 
 
 def is_random(name: str, noisy_layers: bool) -> bool:
@@ -81,10 +77,10 @@ def estimate(
         seed = perturbations
     device = problem.weights[0].device
     with seeded(seed, device):
-        _synchronize(device)
+        synchronize(device)
         begin = time.perf_counter()
         found = method(problem)
-        _synchronize(device)
+        synchronize(device)
         seconds = time.perf_counter() - begin
     scale = scale_of(name, problem.lr)
     return [scale * part for part in found], seconds

@@ -109,10 +109,10 @@ def timed(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            _synchronize(device)
+            synchronize(device)
             started = time.perf_counter()
             call()
-            _synchronize(device)
+            synchronize(device)
             seconds[name].append(time.perf_counter() - started)
     return seconds
 
@@ -247,7 +247,8 @@ def _cells(record: Record) -> list[str]:
     ]
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait for an accelerator, so that what it does is timed."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize(device)
 

@@ -181,6 +181,3 @@ METHODS: dict[str, Method] = {
     "guided, base first": ours(Guided(scheme="forward"), order="before"),
     "exact": ours(Exact()),
 }
-
-# Second derivatives of batch normalisation are slow with the channels innermost.
-CONTIGUOUS = ("second order (higher)", "exact")

@@ -45,8 +45,8 @@ def _signs(
     twentieth of the time of one Bernoulli draw a number.
     """
     device = generator.device
-    bits = torch.arange(256)[:, None] >> torch.arange(8) & 1
-    table = (bits * 2 - 1).to(device, dtype) * scale
+    byte, bit = (torch.arange(n, device=device) for n in (256, 8))
+    table = ((byte[:, None] >> bit & 1) * 2 - 1).to(dtype) * scale
     drawn = torch.empty(-(-count // 8), dtype=torch.uint8, device=device)
     drawn.random_(generator=generator)
     return table.index_select(0, drawn.int()).view(-1)[:count]

@@ -26,6 +26,7 @@ class Processes:
     Attributes:
         group: as given.
         count: how many there are.
+        rank: this one's number, from 0.
 
     Raises:
         TypeError: for something else.
@@ -39,6 +40,7 @@ class Processes:
             )
         self.group = group
         self.count = 1 if group is None else group.size()
+        self.rank = 0 if group is None else group.rank()
 
     def mean(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Return the means over all processes, None where there is None.
@@ -75,6 +77,8 @@ class Processes:
 
     def common(self, seed: int, device: torch.device) -> int:
         """Return the first process's seed."""
+        if self.group is None:
+            return seed  # a tensor on an accelerator would have to be waited for
         message = torch.tensor(seed, dtype=torch.int64, device=device)
         self.follow_first([message])
         return int(message)

@@ -137,7 +137,7 @@ class NoisyLabelModule(RecordingModule):
         self._augment = augment
         self._precision = precision
         self._seed = seed
-        self._processes, self._rank = Processes(), 0
+        self._processes = Processes()
         self.total = epochs * len(self._train) if iterations is None else iterations
         self.block = min(len(self._train), -(-self.total // 10))
         self.blocks = -(-self.total // self.block)
@@ -183,9 +183,7 @@ class NoisyLabelModule(RecordingModule):
                     f"expected batches that {count} processes can share equally, got "
                     f"{batches.size} samples; change batch_size or devices"
                 )
-        if count > 1:
-            self._processes = Processes(distributed.group.WORLD)
-        self._rank = self.trainer.global_rank
+        self._processes = Processes(distributed.group.WORLD if count > 1 else None)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
         """Draw the batches of iteration ``batch``, then make it, timed."""
@@ -212,7 +210,7 @@ class NoisyLabelModule(RecordingModule):
         optimizers = self.plain_optimizers()
         _set_rate(optimizers[0], iteration, self.total)
         # Every process has masks of its own; one alone has those of the first.
-        rank = [self._rank] if self._rank else []
+        rank = [self._processes.rank] if self._processes.rank else []
         with seeded(derive_seed(self._seed, "forward", iteration, *rank), self.device):
             if not self.method.learned:
                 return self._plain(optimizers[0])
@@ -285,7 +283,7 @@ class NoisyLabelModule(RecordingModule):
         inputs = batch.inputs
         if self._augment is not None:
             inputs = self._augment(inputs)
-        share = slice(self._rank, None, self._processes.count)
+        share = slice(self._processes.rank, None, self._processes.count)
         return Batch(inputs[share], batch.labels[share], batch.highest)
 
 
