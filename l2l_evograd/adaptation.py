@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from l2l_evograd.estimators import resolve_estimator
+from l2l_evograd.estimators import EvoGrad, resolve_estimator
 from l2l_evograd.graph import differentiable_again, is_compiled, reaches
 from l2l_evograd.losses import InnerLoss, check_differentiable, check_loss
 from l2l_evograd.processes import Processes
@@ -45,9 +45,12 @@ def make_update(
 
     Raises:
         ValueError, TypeError: as :func:`~l2l_evograd.estimators.resolve_estimator`.
+        ValueError: if the same processes are to share out data and candidates.
     """
     resolved = resolve_estimator(estimator, update)
     processes = processes or Processes()
+    if isinstance(resolved, EvoGrad):
+        processes.check_apart(resolved.processes)
     if update == "evolution":
         # resolve_estimator has checked the type.
         return Evolution(resolved, processes)  # type: ignore[arg-type]

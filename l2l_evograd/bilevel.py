@@ -225,6 +225,9 @@ def bilevel_step(
         process_group: processes that make this step together, each with a share of the
             data and the same weights, λ and optimizers. ℓ and L are then the means of
             their losses, and all take the same step. Buffers are each process's own.
+            Processes that share out the candidates of a population instead are
+            ``EvoGrad``'s own ``process_group``; of both, a grid of processes can have
+            the one along its rows and the other along its columns.
 
     Returns:
         :class:`BilevelStep`. Parameters of both optimizers hold the gradients that
@@ -234,7 +237,8 @@ def bilevel_step(
 
     Raises:
         TypeError, ValueError: as :func:`hypergradient`; ValueError if the base
-            optimizer holds one of λ.
+            optimizer holds one of λ, or if the same processes are to share out data
+            and candidates.
 
     Cost:
         One inner forward pass, one backward pass for the virtual step and one for the

@@ -15,14 +15,19 @@ with s_k = v·ε_k and v̂ = v/‖v‖. A pass is one forward pass and one backw
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from l2l_evograd.losses import InnerLoss
 from l2l_evograd.perturbations import FAMILIES, SAMPLINGS, Perturbations, dot
+from l2l_evograd.processes import Processes
 from l2l_evograd.second_order import exact_mixed
+
+if TYPE_CHECKING:  # not every build of torch has it
+    from torch.distributed import ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,28 @@ class EvoGrad:
         temperature: τ of w = softmax(−ℓ/τ), for ``update="evolution"``.
         noise: ``"rademacher"`` (±σ, as in the paper's experiments) or ``"gaussian"``.
         sampling: ``"plain"``, ``"antithetic"`` (pairs ±ε, K even) or ``"orthogonal"``.
+        process_group: processes that share out the candidates: of N, number r evaluates
+            those with k mod N = r. All make the same calls in the same order, with the
+            same weights, λ, data and random state of torch, where the process_group of
+            :func:`~l2l_evograd.bilevel_step` has different data in each; the seed of
+            the perturbations is the first one's. All get the same result, that of one
+            process. None: this process evaluates all candidates. Copies share the
+            group; pickling refuses it.
 
     Raises:
         ValueError: for values outside these.
+        TypeError: for a process_group that is none.
 
     Cost:
         K forward passes and K backward passes to λ; one candidate's graph at a time.
         At K = 2 a single estimate is noise for the most part: its cosine to the exact
         hypergradient falls with the square root of the number of weights.
+
+        Of N processes, each makes at most ⌈K/N⌉ of the passes, and draws all
+        perturbations. Between them go the seed, the K losses (for
+        ``update="evolution"``) and one message of the size of λ; one of the size of
+        the weights only where the curvature of ``update="evolution"`` is wanted. If
+        one fails, the others wait for it until the group's timeout.
 
     Source: Bohdal, Yang, Hospedales, "EvoGrad", NeurIPS 2021, Algorithm 1.
     """
@@ -56,6 +75,7 @@ class EvoGrad:
     temperature: float = 0.05
     noise: str = "rademacher"
     sampling: str = "plain"
+    process_group: "ProcessGroup | None" = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse what cannot give an estimate."""
@@ -79,14 +99,23 @@ class EvoGrad:
                 f"antithetic noise comes in pairs: expected an even "
                 f"n_model_candidates, got {count}"
             )
+        Processes(self.process_group)  # refuses what is no group
+
+    @property
+    def processes(self) -> Processes:
+        """Those that share out the candidates."""
+        return Processes(self.process_group)
 
     def perturbations(self, params: Sequence[Tensor], seed: int) -> Perturbations:
-        """Return the population's perturbations of ``params``."""
+        """Return the population's perturbations of ``params``, alike in all processes.
+
+        Cost: a message of one number where there are several.
+        """
         return Perturbations(
             params,
             self.n_model_candidates,
             self.sigma,
-            seed,
+            self.processes.common(seed, params[0].device),
             self.noise,
             self.sampling,
         )
@@ -117,7 +146,12 @@ class EvoGrad:
         scores = (scores - scores.mean()) / (
             perturbations.degrees_of_freedom * self.sigma**2
         )
-        return weighted_gradients(loss, params, perturbations, scores, wanted)
+        return weighted_gradients(
+            loss, params, perturbations, scores, wanted, self.processes
+        )
+
+    def __deepcopy__(self, memo: object) -> "EvoGrad":
+        return self  # nothing in it can change, and a process group has no copies
 
 
 @dataclass(frozen=True)
@@ -234,14 +268,18 @@ def weighted_gradients(
     perturbations: Perturbations,
     weights: Tensor,
     wanted: Sequence[int],
+    processes: Processes,
 ) -> list[Tensor]:
-    """Return Σ_k weights_k ∂_λ ℓ(θ + ε_k), one candidate's graph at a time."""
+    """Return Σ_k weights_k ∂_λ ℓ(θ + ε_k), one candidate's graph at a time.
+
+    The candidates are shared out among the processes.
+    """
     totals = [torch.zeros_like(loss.leaves[position]) for position in wanted]
-    for k in range(perturbations.count):
+    for k in processes.share(perturbations.count):
         candidate = torch._foreach_add(list(params), perturbations.draw(k))
         _, _, grads = loss.gradients(candidate, wanted)
         add_scaled(totals, grads, weights[k])
-    return totals
+    return processes.sums(totals)
 
 
 def add_scaled(

@@ -1,9 +1,15 @@
-"""Processes that each hold a share of the data, and what crosses between them.
+"""Processes that share out data or candidates, and what crosses between them.
 
-The losses of a problem are means over the processes: ℓ = Σ_p ℓ_p / N, L = Σ_p L_p / N.
-Derivatives with respect to θ and the losses of candidates are averaged where something
-follows from them; ∂/∂λ is linear in both and is averaged once, at the end. Every
-process then takes the same step.
+Data: the losses of a problem are means over the processes, ℓ = Σ_p ℓ_p / N and
+L = Σ_p L_p / N. Derivatives with respect to θ and the losses of candidates are averaged
+where something follows from them; ∂/∂λ is linear in both and is averaged once, at the
+end.
+
+Candidates: all processes hold the same data, and process p evaluates the candidates k
+with k mod N = p. The losses of candidates, and sums over candidates, are summed over
+the processes.
+
+Either way every process then takes the same step.
 """
 
 from collections import defaultdict
@@ -42,30 +48,88 @@ class Processes:
         self.count = 1 if group is None else group.size()
         self.rank = 0 if group is None else group.rank()
 
-    def mean(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Return the means over all processes, None where there is None.
+    def sums(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the sums over all processes.
 
         Cost: one message of the tensors' size for each dtype and device.
         """
+        sums = list(tensors)
         if self.group is None:
-            return list(tensors)
-        means: list[Tensor | None] = [None] * len(tensors)
+            return sums
         alike = defaultdict(list)
         for position, tensor in enumerate(tensors):
-            if tensor is not None:
-                alike[tensor.dtype, tensor.device].append((position, tensor))
+            alike[tensor.dtype, tensor.device].append((position, tensor))
         for members in alike.values():
             message = torch.cat([tensor.detach().flatten() for _, tensor in members])
             distributed.all_reduce(message, group=self.group)
-            message /= self.count
             parts = message.split([tensor.numel() for _, tensor in members])
             for (position, tensor), part in zip(members, parts, strict=True):
-                means[position] = part.view(tensor.shape)
-        return means
+                sums[position] = part.view(tensor.shape)
+        return sums
+
+    def mean(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Return the means over all processes, None where there is None.
+
+        Cost: as :meth:`sums`.
+        """
+        if self.group is None:
+            return list(tensors)
+        sums = iter(self.sums([tensor for tensor in tensors if tensor is not None]))
+        return [
+            None if tensor is None else next(sums).div_(self.count)
+            for tensor in tensors
+        ]
 
     def means(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return the means over all processes, of tensors all of which are there."""
         return [tensor for tensor in self.mean(tensors) if tensor is not None]
+
+    def share(self, count: int) -> range:
+        """Return which of ``count`` candidates are this process's; maybe none."""
+        return range(self.rank, count, self.count)
+
+    def gathered(self, values: Sequence[Tensor], count: int) -> Tensor:
+        """Return one number for each of ``count`` candidates, shape (count,).
+
+        Args:
+            values: those of this process's :meth:`share`, scalars. A process without a
+                share hands in any one, of the dtype and device that the others have.
+            count: K.
+
+        Cost: one message of ``count`` numbers.
+        """
+        own = torch.stack(list(values))
+        if self.group is None:
+            return own
+        message = own.new_zeros(count)
+        message[self.rank :: self.count] = own[: len(self.share(count))]
+        distributed.all_reduce(message, group=self.group)
+        return message
+
+    def check_apart(self, population: "Processes") -> None:
+        """Refuse processes that share out candidates and data among the same ones.
+
+        Args:
+            population: those that share out candidates; these share out data.
+
+        Raises:
+            ValueError: if the two have more than this process in common.
+        """
+        if self.group is None or population.group is None:
+            return
+        ranks = [
+            set(distributed.get_process_group_ranks(group))
+            for group in (self.group, population.group)
+        ]
+        both = sorted(ranks[0] & ranks[1])
+        if len(both) > 1:
+            raise ValueError(
+                f"expected EvoGrad's process_group and that of the step to have this "
+                f"process alone in common, got processes {both} in both: the first "
+                f"shares out candidates among processes with the same data, the second "
+                f"shares out the data; make a group for each with "
+                f"torch.distributed.new_group, or leave one out"
+            )
 
     def follow_first(self, tensors: Sequence[Tensor]) -> None:
         """Give ``tensors`` the values that they have in the first process."""

@@ -146,7 +146,7 @@ class Evolution:
     """θ* = Σ_k w_k θ_k, w = softmax(−ℓ/τ): the paper's Algorithm 1.
 
     Args:
-        estimator: the population.
+        estimator: the population, and the processes that share out its candidates.
         processes: that the losses are means over; the pullback returns this process's
             own λ̄.
 
@@ -154,7 +154,9 @@ class Evolution:
         K forward passes and K backward passes to λ in the step; the pullback is then
         a weighted sum. ∂ℓ_k/∂λ is kept for each candidate only while that takes no
         more memory than the weights; otherwise, and for θ̄, the pullback makes the
-        passes again. One candidate's graph at a time.
+        passes again. One candidate's graph at a time. Of processes that share out the
+        candidates, each makes the passes of its own; between them go K losses in the
+        step, and λ̄ in the pullback, with θ̄ where it is more than v.
 
     Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1.
     """
@@ -177,7 +179,8 @@ class Evolution:
         before = [param.detach() for param in params]
         noise = self.estimator.perturbations(before, seed)
         temperature = self.estimator.temperature
-        return evolve(loss, before, noise, temperature, wanted, self.processes)
+        sharing = self.estimator.processes
+        return evolve(loss, before, noise, temperature, wanted, self.processes, sharing)
 
 
 Update = Gradient | Evolution
@@ -190,23 +193,37 @@ def evolve(
     temperature: float,
     wanted: Wanted,
     processes: Processes | None = None,
+    population: Processes | None = None,
 ) -> Step:
-    """Algorithm 1 with the perturbations given; K = 1 gives θ + ε_1 and λ̄ = 0."""
+    """Algorithm 1 with the perturbations given; K = 1 gives θ + ε_1 and λ̄ = 0.
+
+    Args:
+        loss: ℓ.
+        params: θ, detached.
+        noise: ε_k, the same in all processes.
+        temperature: τ.
+        wanted: whose cotangents the pullback returns.
+        processes: that the losses are means over.
+        population: processes that share out the candidates.
+    """
     processes = processes or Processes()
+    population = population or Processes()
+    mine = population.share(noise.count)
     positions = [*wanted.hyperparameters, *wanted.others]
     rows_size = noise.count * sum(loss.leaves[p].numel() for p in positions)
     again = wanted.curvature or rows_size > sum(p.numel() for p in params)
-    values, rows = [], []
-    for k in range(noise.count):
+    values: list[Tensor] = []
+    rows: dict[int, list[Tensor]] = {}
+    # Without a candidate of its own, a process still has to know what a loss is like.
+    for k in mine or [0]:
         candidate = torch._foreach_add(params, noise.draw(k))
-        if positions and not again:
-            value, _, row = loss.gradients(candidate, positions)
-            rows.append(row)
+        if mine and positions and not again:
+            value, _, rows[k] = loss.gradients(candidate, positions)
         else:
             with torch.no_grad():
                 value = loss(candidate)
         values.append(value.detach().reshape(()))
-    (losses,) = processes.means([torch.stack(values)])
+    (losses,) = processes.means([population.gathered(values, noise.count)])
     weights = torch.softmax(-losses / temperature, dim=0)
     after = [param.clone() for param in params]
     for k in range(noise.count):
@@ -216,9 +233,13 @@ def evolve(
         direction = processes.means(direction)
         scores = noise.project(direction)
         scores = -weights / temperature * (scores - (weights * scores).sum())
-        moved = [v.clone() for v in direction] if wanted.curvature else direction
         totals = [torch.zeros_like(loss.leaves[p]) for p in positions]
-        for k in range(noise.count if positions or wanted.curvature else 0):
+        moved: list[Tensor] = []
+        if wanted.curvature:
+            # θ̄ is summed over the processes too, and v belongs in it once.
+            once = population.rank == 0
+            moved = [v.clone() if once else torch.zeros_like(v) for v in direction]
+        for k in mine if positions or wanted.curvature else ():
             if again:
                 candidate = torch._foreach_add(params, noise.draw(k))
                 _, slopes, row = loss.gradients(
@@ -229,9 +250,10 @@ def evolve(
             else:
                 row = rows[k]
             add_scaled(totals, row, scores[k])
+        sums = population.sums([*totals, *moved])
         inputs: list[Tensor | None] = [None] * len(loss.inputs)
-        _fill(inputs, positions, totals, 1.0)
-        return Cotangents(moved, inputs)
+        _fill(inputs, positions, sums[: len(totals)], 1.0)
+        return Cotangents(sums[len(totals) :] or direction, inputs)
 
     return Step(after, pullback, keeps_params=again and not wanted.nothing)
 
