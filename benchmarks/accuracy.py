@@ -13,7 +13,6 @@ weights. Test time is no part of it.
 
 import argparse
 import dataclasses
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +24,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measuring import environment, wide_console
 from l2l_evograd.fewshot.preparation import prepare
 from l2l_evograd.fewshot.settings import CrossDomainSettings
 from l2l_evograd.noisy_labels.data import read_source
 from l2l_evograd.noisy_labels.experiment import Experiment as NoisyExperiment
 from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
-from l2l_evograd.runs.folder import CHECKPOINTS, versions, write_json
+from l2l_evograd.runs.folder import write_json
 from l2l_evograd.runs.results import deviation
 from l2l_evograd.runs.settings import RunSettings
 
@@ -89,15 +89,15 @@ class Problem:
     Attributes:
         name: for tables.
         settings: of the run at equal iterations.
-        run: settings and folder -> the figures of each method and seed; goes on with
-            what is in the folder.
+        run: settings, folder, and a folder whose pre-training may be taken -> the
+            figures of each method and seed.
         accuracy: the figures of one run -> its accuracy.
         slowest: the method whose time the others get.
     """
 
     name: str
     settings: RunSettings
-    run: Callable[[Any, Path], list[Figures]]
+    run: Callable[[Any, Path, Path | None], list[Figures]]
     accuracy: Callable[[Figures], float]
     slowest: str
 
@@ -108,8 +108,10 @@ def noisy_labels(config: Config) -> Problem:
     quiet = Console(quiet=True)
     source = read_source(None, settings.image_size, quiet)
 
-    def run(chosen: NoisyLabelSettings, out: Path) -> list[Figures]:
-        return NoisyExperiment(chosen, source, out, quiet).run(resume=True).runs
+    def run(
+        chosen: NoisyLabelSettings, out: Path, pretrained: Path | None = None
+    ) -> list[Figures]:
+        return NoisyExperiment(chosen, source, out, quiet).run().runs
 
     return Problem(
         "noisy labels", settings.resolved(), run, lambda found: found["last"], "exact"
@@ -123,8 +125,10 @@ def cross_domain(config: Config) -> Problem:
     )
     quiet = Console(quiet=True)
 
-    def run(chosen: CrossDomainSettings, out: Path) -> list[Figures]:
-        return prepare(chosen, out, quiet).run(resume=True).runs
+    def run(
+        chosen: CrossDomainSettings, out: Path, pretrained: Path | None = None
+    ) -> list[Figures]:
+        return prepare(chosen, out, quiet).run(pretrained=pretrained).runs
 
     return Problem(
         "cross-domain",
@@ -149,7 +153,7 @@ def measure(config: Config, console: Console) -> list[Figures]:
 def _measure(problem: Problem, folder: Path, console: Console) -> list[Figures]:
     settings: Any = problem.settings
     console.print(f"{problem.name}, equal iterations", highlight=False)
-    runs = problem.run(settings, folder / "equal")
+    runs = problem.run(settings, folder / "equal", None)
     records = _records(problem, "equal iterations", settings.iterations, runs)
     seconds = {r["method"]: r["seconds_per_iteration"] for r in records}
     later: list[Figures] = []
@@ -164,16 +168,8 @@ def _measure(problem: Problem, folder: Path, console: Console) -> list[Figures]:
         own = dataclasses.replace(
             settings, methods=(method,), iterations=counts[method]
         )
-        _share_pretraining(folder / "equal", folder / method)
-        later += problem.run(own, folder / method)
+        later += problem.run(own, folder / method, folder / "equal")
     return records + _records(problem, "equal time", counts, later)
-
-
-def _share_pretraining(done: Path, folder: Path) -> None:
-    """Let a run start from the pre-trained weights of another."""
-    (folder / CHECKPOINTS).mkdir(parents=True)
-    for path in (done / CHECKPOINTS).glob("*-pretrain.ckpt"):
-        shutil.copy(path, folder / CHECKPOINTS)
 
 
 def _records(
@@ -273,15 +269,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--picture", type=Path)
     chosen = parser.parse_args(arguments)
     config = CONFIGS[chosen.config]
-    console = Console()
-    if console.width < _WIDTH:  # a narrower one would cut figures short
-        console = Console(width=_WIDTH)
+    console = wide_console(_WIDTH)
     records = measure(config, console)
     console.print(table(records))
     if chosen.json is not None:
         content = {
             "config": dataclasses.asdict(config),
-            "environment": {**versions(), "threads": config.threads},
+            "environment": environment(torch.device("cpu"), config.threads),
             "records": records,
         }
         chosen.json.parent.mkdir(parents=True, exist_ok=True)

@@ -247,7 +247,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
     parser.add_argument("--problem", help="only problems whose names begin with this")
     parser.add_argument("--rounds", type=int, help="timed calls of each method")
-    parser.add_argument("--leave-out", nargs="*", default=[], help="methods")
+    parser.add_argument(
+        "--leave-out",
+        nargs="*",
+        default=[],
+        choices=sorted({**_BILEVEL, **_MAML}),
+        metavar="METHOD",
+        help="methods that are not measured",
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)

@@ -30,7 +30,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.fidelity_estimates import (
@@ -46,7 +45,7 @@ from benchmarks.fidelity_estimates import (
 from benchmarks.fidelity_pictures import draw
 from benchmarks.fidelity_problems import Problem, SampleWeights, Transforms, prepared
 from benchmarks.fidelity_records import NotRun, Record, Tally, table
-from benchmarks.measuring import warmed_up, write_records
+from benchmarks.measuring import warmed_up, wide_console, write_records
 from benchmarks.methods import METHODS
 from l2l_evograd.fidelity import fidelity, flat
 from l2l_evograd.unrolled import Unrolled
@@ -244,9 +243,7 @@ def main() -> None:
         parser.error(f"unknown problem {unknown[0]!r}; there are {', '.join(known)}")
     problems = tuple(known[name] for name in chosen)
     config = dataclasses.replace(config, problems=problems, device=arguments.device)
-    console = Console()
-    if console.width < _WIDTH:  # a narrower one would cut figures short
-        console = Console(width=_WIDTH)
+    console = wide_console(_WIDTH)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("batches", total=config.batches * len(chosen))
         records = measure(config, lambda: progress.advance(task))

@@ -20,15 +20,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
-from benchmarks.problems import Bilevel
+from benchmarks.problems import (
+    Bilevel,
+    transforms_losses,
+    weight_net_losses,
+    weights_and_transforms,
+)
 from l2l_evograd.fewshot.backbones import make_backbone
 from l2l_evograd.fewshot.domains import Dataset, built_in_domains
 from l2l_evograd.fewshot.episodes import Episode, EpisodeSampler
 from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss, make_head
-from l2l_evograd.layers import feature_transforms, feature_transforms_switched
 from l2l_evograd.noisy_labels.corruption import corrupt_labels
 from l2l_evograd.noisy_labels.networks import make_network
-from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
+from l2l_evograd.noisy_labels.weighting import MetaWeightNet
 from l2l_evograd.runs.randomness import derive_seed, seeded
 
 CPU = torch.device("cpu")
@@ -181,13 +185,9 @@ def _sample_weights(config: SampleWeights, device: torch.device) -> Source:
         )
         targets, meta_targets = y[chosen].to(device), meta_y[meta].to(device)
 
-        def inner(view: nn.Module) -> Tensor:
-            losses = F.cross_entropy(view(images), targets, reduction="none")
-            return weighted_loss(losses, net(losses))
-
-        def outer(view: nn.Module) -> Tensor:
-            return F.cross_entropy(view(meta_images), meta_targets)
-
+        inner, outer = weight_net_losses(
+            net, (images, targets), (meta_images, meta_targets)
+        )
         hyper = list(net.parameters())
         return Bilevel(
             model,
@@ -207,7 +207,7 @@ def _sample_weights(config: SampleWeights, device: torch.device) -> Source:
 def _transforms(config: Transforms, device: torch.device) -> Source:
     with seeded(derive_seed(config.name, "start"), CPU):
         backbone = make_backbone(config.backbone, config.image_size, True)
-        start = FewShotModel(backbone, make_head(config.head, backbone))
+        start = FewShotModel(backbone, make_head(config.head, backbone, config.ways))
     if config.smooth:
         smoothed(start)
     shape = (config.ways, config.shots, config.queries)
@@ -219,9 +219,7 @@ def _transforms(config: Transforms, device: torch.device) -> Source:
     def episode(domain: str, role: str, number: int) -> Episode:
         return samplers[domain].sample(derive_seed(config.name, role, number))
 
-    hyper = {id(p) for p in feature_transforms(start).parameters()}
-    weights = [p for p in start.parameters() if id(p) not in hyper]
-    optimizer = Adam(weights, lr=1e-3)
+    optimizer = Adam(weights_and_transforms(start)[0], lr=1e-3)
     with seeded(derive_seed(config.name, "noise"), CPU):
         for step in range(config.training):
             shown = episode((_SEEN, _UNSEEN)[step % 2], "training", step)
@@ -233,16 +231,8 @@ def _transforms(config: Transforms, device: torch.device) -> Source:
         seen = _on(device, episode(_SEEN, "inner", number))
         unseen = _on(device, episode(_UNSEEN, "outer", number))
 
-        def inner(view: nn.Module) -> Tensor:
-            return few_shot_loss(view, seen, config.ways)
-
-        def outer(view: nn.Module) -> Tensor:
-            with feature_transforms_switched(view, on=False):
-                return few_shot_loss(view, unseen, config.ways)
-
-        hyper = list(feature_transforms(model).parameters())
-        chosen = {id(parameter) for parameter in hyper}
-        weights = [p for p in model.parameters() if id(p) not in chosen]
+        inner, outer = transforms_losses(seen, unseen, config.ways)
+        weights, hyper = weights_and_transforms(model)
         return Bilevel(
             model,
             inner,

@@ -212,11 +212,15 @@ def write_records(
     write_json(path, content)
 
 
+def wide_console(width: int) -> Console:
+    """Return the terminal's console, at least as wide: figures would be cut short."""
+    console = Console()
+    return console if console.width >= width else Console(width=width)
+
+
 def print_records(records: Sequence[Record]) -> None:
     """Print a table for each problem."""
-    console = Console()
-    if console.width < _WIDTH:  # a narrower one would cut figures short
-        console = Console(width=_WIDTH)
+    console = wide_console(_WIDTH)
     for problem in dict.fromkeys(record.problem for record in records):
         table = Table(title=problem, box=box.SIMPLE_HEAD)
         table.add_column("method", no_wrap=True)

@@ -106,13 +106,7 @@ def weight_net_problem(
     x, meta_x = (torch.randn(shape, device=device) for _ in range(2))
     y, meta_y = (torch.randint(10, shape[:1], device=device) for _ in range(2))
 
-    def inner(view: nn.Module) -> Tensor:
-        losses = F.cross_entropy(view(x), y, reduction="none")
-        return weighted_loss(losses, net(losses))
-
-    def outer(view: nn.Module) -> Tensor:
-        return F.cross_entropy(view(meta_x), meta_y)
-
+    inner, outer = weight_net_losses(net, (x, y), (meta_x, meta_y))
     weights, hyper = list(model.parameters()), list(net.parameters())
     options = {"momentum": 0.9, "nesterov": True, "weight_decay": 5e-4}
     return Bilevel(
@@ -134,21 +128,11 @@ def transforms_problem(
     """Return the problem, drawn from a seed of its own."""
     torch.manual_seed(0)
     backbone = make_backbone(config.backbone, config.image_size, True)
-    model = FewShotModel(backbone, make_head(config.head, backbone))
+    model = FewShotModel(backbone, make_head(config.head, backbone, config.ways))
     model.to(device, memory_format=layout)
     seen, unseen = (_random_episode(config, device) for _ in range(2))
-    ways = config.ways
-
-    def inner(view: nn.Module) -> Tensor:
-        return few_shot_loss(view, seen, ways)
-
-    def outer(view: nn.Module) -> Tensor:
-        with feature_transforms_switched(view, on=False):
-            return few_shot_loss(view, unseen, ways)
-
-    hyper = list(feature_transforms(model).parameters())
-    chosen = {id(parameter) for parameter in hyper}
-    weights = [p for p in model.parameters() if id(p) not in chosen]
+    inner, outer = transforms_losses(seen, unseen, config.ways)
+    weights, hyper = weights_and_transforms(model)
     return Bilevel(
         model,
         inner,
@@ -159,6 +143,55 @@ def transforms_problem(
         lr=1e-3,
         base_step="before",
     )
+
+
+def weight_net_losses(
+    net: nn.Module, train: tuple[Tensor, Tensor], meta: tuple[Tensor, Tensor]
+) -> tuple[Loss, Loss]:
+    """Return ℓ and L of learning with a weight net.
+
+    Args:
+        net: losses of samples -> their weights.
+        train: images and labels of ℓ.
+        meta: those of L.
+    """
+
+    def inner(view: nn.Module) -> Tensor:
+        losses = F.cross_entropy(view(train[0]), train[1], reduction="none")
+        return weighted_loss(losses, net(losses))
+
+    def outer(view: nn.Module) -> Tensor:
+        return F.cross_entropy(view(meta[0]), meta[1])
+
+    return inner, outer
+
+
+def transforms_losses(seen: Episode, unseen: Episode, ways: int) -> tuple[Loss, Loss]:
+    """Return ℓ with the transformation on, and L with it off.
+
+    Args:
+        seen: episode of ℓ.
+        unseen: episode of L.
+        ways: classes of both.
+    """
+
+    def inner(view: nn.Module) -> Tensor:
+        return few_shot_loss(view, seen, ways)
+
+    def outer(view: nn.Module) -> Tensor:
+        with feature_transforms_switched(view, on=False):
+            return few_shot_loss(view, unseen, ways)
+
+    return inner, outer
+
+
+def weights_and_transforms(
+    model: nn.Module,
+) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return θ and λ, the parameters of the feature-wise transformation."""
+    hyper = list(feature_transforms(model).parameters())
+    chosen = {id(parameter) for parameter in hyper}
+    return [p for p in model.parameters() if id(p) not in chosen], hyper
 
 
 def _random_episode(config: TransformsConfig, device: torch.device) -> Episode:

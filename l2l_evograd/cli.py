@@ -18,6 +18,7 @@ _EXTRA_MODULES = {
     "PIL",
     "pytorch_lightning",
     "rich",
+    "scipy",
     "torchmetrics",
     "torchvision",
     "typer",

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def test_the_defaults_of_the_options_are_those_of_the_settings(monkeypatch):
         command_module, "crossdomain", lambda options, **_: seen.update(options)
     )
     assert cli.main(["crossdomain"]) == 0
+    assert seen.pop("preset") is None
     assert CrossDomainSettings(**seen) == CrossDomainSettings()
 
 
@@ -58,7 +60,7 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
     names = {path.name for path in out.iterdir()}
     assert names == {
         *("settings.json", "results.json", "accuracy.png", "episodes.png"),
-        *("checkpoints", "logs"),
+        *("strengths.png", "features.png", "checkpoints", "logs"),
     }
     assert "lft-guided" in capsys.readouterr().out
     before = (out / "results.json").read_text()
@@ -70,6 +72,55 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
     assert "holds a run already" in capsys.readouterr().err
 
 
+def test_several_unseen_domains_are_runs_of_their_own(tmp_path, capsys):
+    out = tmp_path / "run"
+    several = [*TINY, "--unseen", "sketch,outline", "--pretrain-epochs", "1"]
+    assert cli.main([*several, "--seed", "1", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("pre-training ends with") == 2
+    for name in ("sketch", "outline"):
+        settings = json.loads((out / name / "settings.json").read_text())
+        assert (settings["unseen"], settings["seed"]) == (name, 1)
+    # The second has the encoder of the first.
+    first, second = (
+        (out / name / "checkpoints" / "1-pretrain.ckpt").read_bytes()
+        for name in ("sketch", "outline")
+    )
+    assert first == second
+    assert cli.main([*several, "--resume", "--seed", "1", "--out", str(out)]) == 0
+    assert cli.main([*several, "--out", str(out)]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_of_several_unseen_domains_the_last_is_checked_before_the_first_runs(
+    tmp_path, capsys
+):
+    out = tmp_path / "run"
+    assert cli.main([*TINY, "--unseen", "sketch,photo", "--out", str(out)]) == 2
+    assert "unknown unseen domain 'photo'" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_another_model_is_one_line(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert cli.main([*TINY, "--out", str(out)]) == 0
+    settings = json.loads((out / "settings.json").read_text())
+    settings["head"] = "gnn"
+    (out / "settings.json").write_text(json.dumps(settings))
+    (out / "results.json").unlink()
+    capsys.readouterr()
+    assert cli.main(["crossdomain", "--resume", "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "head is 'protonet' there, 'gnn' here" in line
+
+
+def test_workers_and_cache_may_change_when_a_run_goes_on(tmp_path):
+    out = tmp_path / "run"
+    assert cli.main([*TINY, "--out", str(out)]) == 0
+    again = ["crossdomain", "--resume", "--workers", "1", "--cache", "0.5"]
+    assert cli.main([*again, "--out", str(out)]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -77,12 +128,21 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
         (["--base", "photo"], "unknown base domain 'photo'; choose from inverse,"),
         (["--methods", "maml"], "unknown method 'maml'; choose from none, ft,"),
         (["--head", "linear"], "unknown head 'linear'; choose from protonet,"),
-        (["--backbone", "vgg"], "unknown backbone 'vgg'; choose from cnn4, resnet10, "),
+        (["--backbone", "vgg"], "unknown backbone 'vgg'; choose from cnn4, conv4, "),
         (["--ways", "500"], "too few for 500 ways"),
         (["--shots", "500"], "too few for 500 shots"),
         (["--ways", "many"], "Invalid value for '--ways'"),
         (["--colour", "red"], "No such option"),
         (["--data", "/nowhere"], "/nowhere"),
+        (["--preset", "paper"], "unknown preset 'paper'; choose from paper-1shot,"),
+        (["--preset", "paper-5shot"], "for photographs: expected --data"),
+        (["--augment"], "built-in glyphs are not augmented"),
+        (["--precision", "8"], "unknown precision '8'; choose from 32, bf16, fp16"),
+        (["--precision", "fp16"], "lft-exact overflow in fp16"),
+        (["--nodes", "2"], "2 nodes to be started by torchrun"),
+        (["--workers", "-1"], "workers to be at least 0"),
+        (["--cache", "0"], "cache to be positive"),
+        (["--pretrain-classifier", "svm"], "unknown pretrain_classifier 'svm'"),
         (["--resume"], "nothing to go on with"),
         (["--resume", "--overwrite"], "--resume or --overwrite, got both"),
     ],

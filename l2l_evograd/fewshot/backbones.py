@@ -1,5 +1,7 @@
 """Encoders that turn images into feature maps."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -13,7 +15,11 @@ _STAGES = {
     "resnet18": [2, 2, 2, 2],
     "resnet34": [3, 4, 6, 3],
 }
-BACKBONES = ("cnn4", *_STAGES)
+# Convolutional blocks; the first four halve the image.
+_BLOCKS = {"cnn4": 4, "conv4": 4, "conv6": 6}
+_HALVINGS = 4
+
+BACKBONES = (*_BLOCKS, *_STAGES)
 
 _LEAST = 16  # pixels that four halvings leave something of
 _SMALL = 64  # images up to this side get a stem that keeps their resolution
@@ -49,7 +55,9 @@ def make_backbone(
     """Build an encoder.
 
     Args:
-        name: ``"cnn4"``, learn2learn's four convolutional blocks of 64 channels, or
+        name: ``"cnn4"``, learn2learn's four convolutional blocks of 64 channels;
+            ``"conv4"``, the same network under the cross-domain benchmark's name;
+            ``"conv6"``, with two more blocks that do not halve the image; or
             ``"resnet10"``, ``"resnet18"`` or ``"resnet34"``, torchvision's ResNets,
             the first with one basic block a stage; images up to 64 pixels get a 3 x 3
             stem of stride 1 in place of the 7 x 7 one.
@@ -58,6 +66,9 @@ def make_backbone(
 
     Raises:
         ValueError: for an unknown name, or images too small for the encoder.
+
+    Source: conv4, conv6 and the ResNets are those of Tseng et al., ICLR 2020; the
+    convolutional ones start from learn2learn's initial weights.
     """
     if name not in BACKBONES:
         raise ValueError(f"expected a backbone of {', '.join(BACKBONES)}, got {name!r}")
@@ -66,17 +77,38 @@ def make_backbone(
             f"{name} halves the image four times: expected an image size of at least "
             f"{_LEAST}, got {image_size}"
         )
-    layers = _cnn4() if name == "cnn4" else _resnet(_STAGES[name], image_size)
+    if name in _BLOCKS:
+        layers = _convolutional(_BLOCKS[name])
+    else:
+        layers = _resnet(_STAGES[name], image_size)
     if feature_transforms:
         add_feature_transforms(layers)
     return Backbone(layers, image_size)
 
 
-def _cnn4() -> nn.Module:
-    from learn2learn.vision.models.cnn4 import ConvBase
+@contextlib.contextmanager
+def in_evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put ``module`` into evaluation mode for the body, every part back afterwards."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training
+
+
+def _convolutional(blocks: int) -> nn.Module:
+    from learn2learn.vision.models.cnn4 import ConvBase, ConvBlock
 
     # The base of CNN4, which leaves feature maps for RelationNet to compare.
-    layers: nn.Module = ConvBase(hidden=64, channels=3, max_pool=True, layers=4)
+    layers: nn.Module = ConvBase(hidden=64, channels=3, max_pool=True, layers=_HALVINGS)
+    for number in range(_HALVINGS, blocks):
+        # Without a pool its convolution would stride by twice this factor instead.
+        block = ConvBlock(64, 64, 3, max_pool=False, max_pool_factor=0.5)
+        # In place of a lambda, with which the network could not be pickled.
+        block.max_pool = nn.Identity()
+        layers.add_module(str(number), block)
     return layers
 
 
@@ -96,10 +128,6 @@ _HEAD = ("avgpool", "fc")
 
 def _shape(layers: nn.Module, image_size: int) -> tuple[int, int]:
     """Return channels and side of the feature maps, found by one pass in eval mode."""
-    before = {module: module.training for module in layers.modules()}
-    layers.eval()
-    with torch.no_grad():
+    with in_evaluation_mode(layers), torch.no_grad():
         maps = layers(torch.zeros(1, 3, image_size, image_size))
-    for module, training in before.items():
-        module.training = training
     return maps.shape[1], maps.shape[2]

@@ -1,7 +1,7 @@
 """Domains: labelled images in a base, a validation and a novel split.
 
-Classes of one split occur in no other. Images are kept as bytes and become normalised
-tensors when they are read.
+Classes of one split occur in no other. Images are kept as bytes, photographs within a
+limit of memory, and become normalised tensors when they are read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +14,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from l2l_evograd.fewshot.filelists import FileList
+    from l2l_evograd.fewshot.image_cache import ImageCache
 
 SPLITS = ("base", "val", "novel")
 
@@ -31,6 +32,8 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         labels: class of each image, an index into ``label_names``.
         label_names: names of the classes; classes of other splits may be among them.
         statistics: mean and standard deviation of the three channels.
+        augment: index -> the image changed at random, of the same shape and dtype;
+            None: the images are not to be changed.
 
     Attributes:
         labels, label_names: as given.
@@ -43,11 +46,14 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         labels: Sequence[int],
         label_names: Sequence[str],
         statistics: tuple[Sequence[float], Sequence[float]] = DRAWINGS,
+        augment: Callable[[int], Tensor] | None = None,
     ) -> None:
         self.name = name
         self.labels = list(labels)
         self.label_names = list(label_names)
         self._read = read
+        self._augment = augment
+        self._statistics = statistics
         mean, deviation = statistics
         self._mean = 255 * torch.tensor(mean).view(3, 1, 1)
         self._scale = 1 / (255 * torch.tensor(deviation).view(3, 1, 1))
@@ -64,6 +70,29 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
     def picture(self, index: int) -> Tensor:
         """Return an image as bytes, for people to look at."""
         return self._read(index)
+
+    def augmented(self) -> "Dataset":
+        """Return the same data set with images that are changed at random.
+
+        Each reading of an image draws anew from torch's global generator of the CPU,
+        which the caller seeds, see :func:`~l2l_evograd.runs.randomness.seeded`.
+
+        Raises:
+            ValueError: if its images are not to be changed.
+        """
+        if self._augment is None:
+            raise ValueError(
+                f"augmentation is for photographs, and {self.name} is drawn: leave it "
+                f"off, or give a folder of photographs"
+            )
+        return Dataset(
+            self.name,
+            self._augment,
+            self.labels,
+            self.label_names,
+            self._statistics,
+            self._augment,
+        )
 
 
 @dataclass(frozen=True)
@@ -105,7 +134,9 @@ def built_in_domains(
     return domains
 
 
-def read_domains(root: str | Path, image_size: int) -> dict[str, Domain]:
+def read_domains(
+    root: str | Path, image_size: int, cache: "ImageCache | None" = None
+) -> dict[str, Domain]:
     """Return the domains in a folder of file lists.
 
     ``root/NAME/{base,val,novel}.json``; see :mod:`l2l_evograd.fewshot.filelists`.
@@ -113,40 +144,51 @@ def read_domains(root: str | Path, image_size: int) -> dict[str, Domain]:
     Args:
         root: the folder.
         image_size: side of the images returned, in pixels.
+        cache: where decoded images are kept; None: one of 2 GiB for all domains.
 
     Raises:
         FileNotFoundError, ValueError: naming what is missing or malformed.
     """
     from l2l_evograd.fewshot.filelists import find_domains, read_filelist
+    from l2l_evograd.fewshot.image_cache import ImageCache
 
-    return {
-        name: listed_domain(
-            name, {split: read_filelist(files[split]) for split in SPLITS}, image_size
-        )
-        for name, files in find_domains(Path(root)).items()
-    }
+    if cache is None:
+        cache = ImageCache()
+    domains = {}
+    for name, files in find_domains(Path(root)).items():
+        lists = {split: read_filelist(files[split]) for split in SPLITS}
+        domains[name] = listed_domain(name, lists, image_size, cache)
+    return domains
 
 
 def listed_domain(
-    name: str, lists: Mapping[str, "FileList"], image_size: int
+    name: str,
+    lists: Mapping[str, "FileList"],
+    image_size: int,
+    cache: "ImageCache | None" = None,
 ) -> Domain:
-    """Return a domain of photographs.
+    """Return a domain of photographs, which may be augmented.
 
     Args:
         name: of the domain.
         lists: "base", "val" and "novel" -> file list.
         image_size: side of the images returned, in pixels.
+        cache: where decoded images are kept; None: one of 2 GiB for this domain.
     """
     from l2l_evograd.fewshot.filelists import ImageFiles
+    from l2l_evograd.fewshot.image_cache import ImageCache
 
-    splits = {
-        split: Dataset(
+    if cache is None:
+        cache = ImageCache()
+    splits = {}
+    for split, listed in lists.items():
+        files = ImageFiles(listed, image_size, cache)
+        splits[split] = Dataset(
             f"{name}/{split}",
-            ImageFiles(listed, image_size).image,
+            files.image,
             listed.labels,
             listed.label_names,
             PHOTOGRAPHS,
+            files.augmented,
         )
-        for split, listed in lists.items()
-    }
     return Domain(name, splits)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from l2l_evograd.fewshot.domains import Dataset
 from l2l_evograd.fewshot.episodes import EpisodeSampler
 from l2l_evograd.fewshot.heads import FewShotModel, few_shot_accuracy
+from l2l_evograd.fewshot.loading import iteration_loader
 
 
 class Accuracy(NamedTuple):
@@ -69,21 +70,56 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+class ImageBatches:
+    """A data set's images in their order, in numbered batches.
+
+    Args:
+        dataset: of a split.
+        size: images of a batch; the last one may have fewer.
+    """
+
+    def __init__(self, dataset: Dataset, size: int) -> None:
+        self._dataset = dataset
+        self._size = size
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self._dataset) // self._size)
+
+    def __call__(self, number: int) -> Tensor:
+        """Return a batch, shape (n, 3, H, W)."""
+        start = number * self._size
+        stop = min(start + self._size, len(self._dataset))
+        return torch.stack([self._dataset[i][0] for i in range(start, stop)])
+
+
 def embed(
     model: FewShotModel,
     dataset: Dataset,
     device: torch.device,
     batch_size: int = 128,
+    workers: int = 0,
 ) -> FeatureDataset:
     """Return every image's features, on the CPU, in evaluation mode.
 
+    Args:
+        model: whose features they are.
+        dataset: the images.
+        device: where the model is.
+        batch_size: images of a forward pass.
+        workers: processes that read images ahead, see
+            :func:`~l2l_evograd.fewshot.loading.iteration_loader`; the features are the
+            same with any number.
+
     Cost: one forward pass for each image; the features stay in memory.
     """
+    make = ImageBatches(dataset, batch_size)
+    loader = iteration_loader(
+        make, 0, len(make), workers, pin_memory=device.type == "cuda"
+    )
     rows = []
-    with evaluating(model):
-        for start in range(0, len(dataset), batch_size):
-            stop = min(start + batch_size, len(dataset))
-            images = torch.stack([dataset[i][0] for i in range(start, stop)])
+    with evaluating(model), contextlib.closing(iter(loader)) as batches:
+        for _, images in batches:
             rows.append(model.embed(images.to(device)).cpu())
     return FeatureDataset(torch.cat(rows), dataset)
 

@@ -1,71 +1,40 @@
-"""Meta-training of one method: two domains and two episodes in every iteration."""
+"""Meta-training of one method on pairs of episodes from two domains."""
 
-import random
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.optim import Optimizer
 
 from l2l_evograd.bilevel import bilevel_step
-from l2l_evograd.fewshot.domains import Dataset
-from l2l_evograd.fewshot.episodes import Episode, EpisodeSampler
-from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss
+from l2l_evograd.fewshot.auxiliary import AuxiliaryClassifier, auxiliary_weight
+from l2l_evograd.fewshot.draws import (
+    ClassBatches,
+    Drawn,
+    Draws,
+    EpisodePair,
+    EpisodePairs,
+)
+from l2l_evograd.fewshot.episodes import Episode
+from l2l_evograd.fewshot.heads import FewShotModel, few_shot_accuracy, score_loss
+from l2l_evograd.fewshot.loading import Ahead
 from l2l_evograd.fewshot.methods import Method
-from l2l_evograd.layers import feature_transforms, feature_transforms_switched
+from l2l_evograd.layers import (
+    FeatureWiseTransform2d,
+    feature_transforms,
+    feature_transforms_switched,
+)
+from l2l_evograd.processes import Processes
+from l2l_evograd.replay import plain
+from l2l_evograd.runs.accumulation import parameters_of, step_from_mean
 from l2l_evograd.runs.module import Numbered, RecordingModule
+from l2l_evograd.runs.precision import LossScale, autocast, estimator_for
 from l2l_evograd.runs.randomness import derive_seed, seeded
 
 # The weight decay of the transformation's Adam, as in the released code of LFT.
 HYPER_WEIGHT_DECAY = 1e-8
-
-
-class EpisodePair(NamedTuple):
-    """What one iteration of meta-training sees.
-
-    Attributes:
-        seen: episode of the pseudo-seen domain, for the weights.
-        unseen: episode of the pseudo-unseen domain, for the transformation.
-    """
-
-    seen: Episode
-    unseen: Episode
-
-
-class EpisodePairs:
-    """The episodes of every iteration, the same for every method.
-
-    Each iteration draws a pseudo-seen and a different pseudo-unseen domain among the
-    seen ones, and one episode from each.
-
-    Args:
-        domains: name -> base classes of each seen domain, at least two.
-        shape: ways, shots, queries.
-        seed: what all draws follow from.
-    """
-
-    def __init__(
-        self, domains: Mapping[str, Dataset], shape: tuple[int, int, int], seed: int
-    ) -> None:
-        self._samplers = {
-            name: EpisodeSampler(dataset, *shape) for name, dataset in domains.items()
-        }
-        self._seed = seed
-
-    def names(self, iteration: int) -> tuple[str, str]:
-        """Return the pseudo-seen and the pseudo-unseen domain of an iteration."""
-        draw = random.Random(derive_seed(self._seed, "domains", iteration))
-        seen, unseen = draw.sample(sorted(self._samplers), 2)
-        return seen, unseen
-
-    def pair(self, iteration: int, device: torch.device) -> EpisodePair:
-        """Return an iteration's episodes on ``device``."""
-        episodes = []
-        for role, name in zip(("seen", "unseen"), self.names(iteration), strict=True):
-            seed = derive_seed(self._seed, "episode", role, iteration)
-            episode = self._samplers[name].sample(seed)
-            episodes.append(Episode(*(tensor.to(device) for tensor in episode)))
-        return EpisodePair(*episodes)
 
 
 class MetaTraining(RecordingModule):
@@ -77,27 +46,47 @@ class MetaTraining(RecordingModule):
     transformation off, of the weights after a virtual step on the pseudo-seen one,
     transformation on.
 
+    An iteration of several pairs, ``accumulate`` in each of the trainer's processes,
+    takes the means of their gradients and of their hypergradients, each pair with a
+    virtual step of its own. With the auxiliary task, the gradient of its loss is added
+    to that of θ, and has no part in the virtual step.
+
     Args:
         model: the network, with the layers the method asks for.
         method: how the transformation is treated.
-        episodes: what each iteration sees.
+        episodes: what the iterations see.
         ways: classes of an episode.
         lr: of Adam over the weights, and η of the virtual step.
         meta_lr: of Adam over λ.
         seed: of the transformation's noise and the perturbations.
         iterations: in all.
         block: iterations of one Lightning epoch, after which a checkpoint is written.
+        accumulate: pairs of an iteration in each process. With more than one, the
+            population of Algorithm 1 surrounds the weights before the step, not those
+            after it.
+        auxiliary: ordinary classification of these batches beside; None: none.
+        precision: one of :data:`~l2l_evograd.runs.precision.PRECISIONS`.
+        workers: processes that read images ahead; 0: none.
 
     Attributes:
+        accuracies: of the iterations' pseudo-seen episodes.
         curve: accuracy on the unseen domain at some iterations; for people, no choice
             is made by it.
+        strengths: of the layers after each block, see :func:`strengths_of`.
 
-    Cost: as :func:`~l2l_evograd.bilevel_step` for each iteration.
+    Cost: as :func:`~l2l_evograd.bilevel_step` for each pair. Between processes one
+    message of the size of θ and one of the size of λ an iteration.
 
     Source: Tseng et al., ICLR 2020, Algorithm 1; Bohdal et al., NeurIPS 2021, 4.3.
     """
 
-    recorded = (*RecordingModule.recorded, "curve")
+    recorded = (
+        *RecordingModule.recorded,
+        "accuracies",
+        "curve",
+        "strengths",
+        "scaling",
+    )
 
     def __init__(
         self,
@@ -111,6 +100,10 @@ class MetaTraining(RecordingModule):
         seed: int,
         iterations: int,
         block: int,
+        accumulate: int = 1,
+        auxiliary: ClassBatches | None = None,
+        precision: str = "32",
+        workers: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -122,17 +115,37 @@ class MetaTraining(RecordingModule):
         self._seed = seed
         self._iterations = iterations
         self._block = block
+        self._each = accumulate
+        self._batches = auxiliary
+        self._precision = precision
+        self._workers = workers
+        self._processes = Processes()
+        self._scale: LossScale | None = None
+        self._ahead: Ahead | None = None
+        self.accuracies: list[float] = []
         self.curve: list[dict[str, float | None]] = []
+        self.strengths: list[dict[str, Any]] = []
+        self.scaling: list[float] = []
         self.hyperparameters = _transformation(model) if method.transforms else []
         for parameter in self.hyperparameters:
             parameter.requires_grad_(method.learned)
         self._start = [p.detach().clone() for p in self.hyperparameters]
+        self.auxiliary: AuxiliaryClassifier | None = None
+        if auxiliary is not None:
+            channels = model.backbone.out_channels
+            with seeded(derive_seed(seed, "auxiliary"), torch.device("cpu")):
+                self.auxiliary = AuxiliaryClassifier(channels, auxiliary.classes)
 
     @property
     def weights(self) -> list[nn.Parameter]:
-        """Every parameter that is not the transformation's."""
+        """Every parameter of the network that is not the transformation's."""
         taken = {id(parameter) for parameter in self.hyperparameters}
         return [p for p in self.model.parameters() if id(p) not in taken]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What is shown and logged of the last iteration besides its loss."""
+        return {"accuracy": self.accuracies[-1]}
 
     def movement(self) -> dict[str, float]:
         """Return mean |θ − initial θ| of every parameter of the transformation."""
@@ -143,69 +156,208 @@ class MetaTraining(RecordingModule):
             for now, start in pairs
         }
 
-    def configure_optimizers(self) -> Sequence[torch.optim.Optimizer]:
+    def configure_optimizers(self) -> Sequence[Optimizer]:
         """Return Adam over the weights and, where it is learned, over λ."""
-        optimizers = [torch.optim.Adam(self.weights, lr=self._lr)]
+        weights = list(self.weights)
+        if self.auxiliary is not None:
+            weights += self.auxiliary.parameters()
+        base = torch.optim.Adam(weights, lr=self._lr)
+        base.register_step_pre_hook(self._complete)
+        optimizers = [base]
         if self.method.learned:
-            optimizers.append(
-                torch.optim.Adam(
-                    self.hyperparameters,
-                    lr=self._meta_lr,
-                    weight_decay=HYPER_WEIGHT_DECAY,
-                )
+            hyper = torch.optim.Adam(
+                self.hyperparameters, lr=self._meta_lr, weight_decay=HYPER_WEIGHT_DECAY
             )
+            hyper.register_step_pre_hook(self._average)
+            optimizers.append(hyper)
         return optimizers
+
+    def on_fit_start(self) -> None:
+        """Meet the other processes."""
+        count = self.trainer.world_size
+        self._processes = Processes(distributed.group.WORLD if count > 1 else None)
+        if self._precision == "fp16":
+            self._scale = LossScale(self.scaling)
+        draws = Draws(
+            self._episodes,
+            each=self._each,
+            rank=self._processes.rank,
+            count=count,
+            batches=self._batches,
+        )
+        pin = self.device.type == "cuda"
+        self._ahead = Ahead(draws, self._iterations, self._workers, pin)
+
+    def on_train_start(self) -> None:
+        """Note the layers as they are at first."""
+        if not self.strengths:
+            self._note_strengths()
+
+    def on_train_epoch_end(self) -> None:
+        """Note the layers, and let all processes have the first one's buffers."""
+        self._processes.follow_first(list(self.model.buffers()))
+        self._note_strengths()
+
+    def close(self) -> None:
+        """End the processes that read images."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     def train_dataloader(self) -> Numbered:
         """Return the numbers of the iterations up to the next checkpoint."""
         return Numbered(self.done, min(self.done + self._block, self._iterations))
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """Draw the episodes of iteration ``batch``, then make it, timed."""
-        self._pair = self._episodes.pair(batch, self.device)
+        """Take what iteration ``batch`` sees, then make it, timed."""
+        if self._ahead is None:
+            raise RuntimeError("expected training_step to be called by a trainer's fit")
+        drawn: Drawn = self._ahead.take(batch)
+        self._drawn = drawn.to(self.device)
         super().training_step(batch, batch_idx)
 
     def iterate(self, iteration: int) -> float:
-        """Make one step and return the loss on the pseudo-seen episode."""
-        with seeded(derive_seed(self._seed, "forward", iteration), self.device):
-            if self.method.learned:
-                return self._bilevel(iteration)
-            return self._plain()
+        """Make one step and return the loss on the pseudo-seen episodes."""
+        self._iteration = iteration
+        optimizers = self.plain_optimizers()
+        losses: list[Tensor] = []
+        scores: list[Tensor] = []
 
-    def _plain(self) -> float:
-        (optimizer,) = self.plain_optimizers()
-        loss = few_shot_loss(self.model, self._pair.seen, self._ways)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
+        def call(number: int, pair: EpisodePair, own: Sequence[Optimizer]) -> None:
+            with seeded(derive_seed(self._seed, "forward", number), self.device):
+                step = self._bilevel if self.method.learned else self._plain
+                found = step(number, pair, *own)
+            losses.append(found[0])
+            scores.append(found[1])
+
+        pairs = zip(self._drawn.numbers, self._drawn.pairs, strict=True)
+        calls = [partial(call, number, pair) for number, pair in pairs]
+        if len(calls) == 1:
+            calls[0](optimizers)
+        else:
+            step_from_mean(optimizers, calls)
+        if self._scale is not None:
+            self._scale.update()
+            self.scaling = self._scale.state
+        mean, right = self._processes.means(
+            [torch.stack(losses).mean(), torch.stack(scores).mean()]
+        )
+        self.accuracies.append(float(right))
+        return float(mean)
+
+    def _plain(
+        self, number: int, pair: EpisodePair, optimizer: Optimizer
+    ) -> tuple[Tensor, Tensor]:
+        loss, right = self._loss(self.model, pair.seen)
+        weights = parameters_of(optimizer)
+        found = torch.autograd.grad(loss, weights, allow_unused=True)
+        for weight, gradient in zip(weights, found, strict=True):
+            weight.grad = gradient
         optimizer.step()
-        return float(loss.detach())
+        return self._unscaled(loss), right
 
-    def _bilevel(self, iteration: int) -> float:
-        base, hyper = self.plain_optimizers()
-        pair, ways = self._pair, self._ways
+    def _bilevel(
+        self, number: int, pair: EpisodePair, base: Optimizer, hyper: Optimizer
+    ) -> tuple[Tensor, Tensor]:
+        found: list[Tensor] = []
 
         def inner(model: Any) -> Tensor:
-            return few_shot_loss(model, pair.seen, ways)
+            loss, right = self._loss(model, pair.seen)
+            found.append(right)
+            return loss
 
         def outer(model: Any) -> Tensor:
             with feature_transforms_switched(model, False):
-                return few_shot_loss(model, pair.unseen, ways)
+                return self._loss(model, pair.unseen)[0]
 
+        estimator = estimator_for(self._precision, self.method.estimator)
+        rate = self._lr
+        if self._scale is not None:
+            estimator = self._scale.estimator(estimator)
+            rate /= self._scale.value
         generator = torch.Generator()
-        generator.manual_seed(derive_seed(self._seed, "perturbations", iteration))
+        generator.manual_seed(derive_seed(self._seed, "perturbations", number))
         step = bilevel_step(
             self.model,
             inner,
             outer,
             base,
             hyper,
-            lr=self._lr,
+            hyperparameters=self.hyperparameters,
+            lr=rate,
             update=self.method.update or "gradient",
-            estimator=self.method.estimator,
+            estimator=estimator,
             base_step="before",
             generator=generator,
         )
-        return float(step.inner_loss)
+        return self._unscaled(step.inner_loss), found[0]
+
+    def _loss(self, model: Any, episode: Episode) -> tuple[Tensor, Tensor]:
+        """Return the loss, times S in float16, and the accuracy."""
+        with autocast(self._precision, self.device):
+            scores = model(episode, self._ways)
+        if self._precision != "32":
+            scores = scores.float()
+        loss = score_loss(self.model.head, scores, episode.query_y)
+        right = few_shot_accuracy(plain(scores).detach(), episode.query_y)
+        if self._scale is not None:
+            loss = self._scale.scaled(loss)
+        return loss, torch.tensor(right)
+
+    def _unscaled(self, loss: Tensor) -> Tensor:
+        return loss.detach() / (1.0 if self._scale is None else self._scale.value)
+
+    def _complete(self, optimizer: Optimizer, *_: Any) -> None:
+        """Make of the gradient of a process's episodes that of all, with all terms."""
+        if self._drawn.batch is not None:
+            self._add_auxiliary(parameters_of(optimizer), *self._drawn.batch)
+        self._average(optimizer)
+
+    def _add_auxiliary(
+        self, parameters: Sequence[Tensor], images: Tensor, labels: Tensor
+    ) -> None:
+        if self.auxiliary is None:
+            return
+        weight = auxiliary_weight(self._iteration, self._iterations)
+        with torch.enable_grad(), autocast(self._precision, self.device):
+            loss = weight * self.auxiliary.loss(self.model.backbone, images, labels)
+        if self._scale is not None:
+            loss = self._scale.scaled(loss)
+        found = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, found, strict=True):
+            if gradient is not None:
+                own = parameter.grad
+                parameter.grad = gradient if own is None else own + gradient
+
+    def _average(self, optimizer: Optimizer, *_: Any) -> None:
+        """Put means over the processes in place of the gradients."""
+        parameters = parameters_of(optimizer)
+        means = self._processes.mean([parameter.grad for parameter in parameters])
+        for parameter, mean in zip(parameters, means, strict=True):
+            parameter.grad = mean
+        if self._scale is not None:
+            self._scale.unscale(parameters)
+
+    def _note_strengths(self) -> None:
+        self.strengths.append(
+            {"iteration": self.done, "layers": strengths_of(self.model)}
+        )
+
+
+def strengths_of(model: nn.Module) -> dict[str, dict[str, float]]:
+    """Return the mean strength of each transformation layer by its name.
+
+    "gamma" and "beta": the standard deviations of scale and shift, means over channels.
+    """
+    strength = FeatureWiseTransform2d.strength
+    with torch.no_grad():
+        return {
+            name: {
+                "gamma": float(strength(layer.theta_gamma).mean()),
+                "beta": float(strength(layer.theta_beta).mean()),
+            }
+            for name, layer in model.named_modules()
+            if isinstance(layer, FeatureWiseTransform2d)
+        }
 
 
 def _transformation(model: nn.Module) -> list[nn.Parameter]:

@@ -25,6 +25,12 @@ class Method:
     estimator: Estimator | None = None
 
     @property
+    def candidates(self) -> int:
+        """How many perturbed models there are; 0 without a population."""
+        estimator = self.estimator
+        return estimator.n_model_candidates if isinstance(estimator, EvoGrad) else 0
+
+    @property
     def learned(self) -> bool:
         """Whether the layers' parameters are trained."""
         return self.update is not None

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from l2l_evograd.fewshot.domains import Domain, built_in_domains, read_domains
 from l2l_evograd.fewshot.experiment import Experiment
+from l2l_evograd.fewshot.image_cache import ImageCache
 from l2l_evograd.fewshot.settings import (
     CrossDomainSettings,
     data_folder,
@@ -31,17 +32,17 @@ def prepare(settings: CrossDomainSettings, out: Path, console: Console) -> Exper
     size = settings.image_size
     if size is None:
         size = default_image_size(settings.backbone, own_size)
-    domains = _domains(root, size)
+    domains = _domains(root, size, settings.cache)
     settings = settings.resolved(list(domains), size)
     experiment = Experiment(settings, domains, out, console)
     _announce(experiment, own_size)
     return experiment
 
 
-def _domains(root: Path | None, image_size: int) -> dict[str, Domain]:
+def _domains(root: Path | None, image_size: int, cache: float) -> dict[str, Domain]:
     if root is None:
         return built_in_domains(image_size=image_size)
-    return read_domains(root, image_size)
+    return read_domains(root, image_size, ImageCache(round(cache * 2**30)))
 
 
 def _smallest_side(root: Path) -> int:

@@ -1,4 +1,4 @@
-"""What a finished run is shown as: a table and two pictures."""
+"""What a finished run is shown as: a table, its accuracies, and what it saw."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +12,12 @@ from rich.table import Table
 from torch import Tensor
 
 from l2l_evograd.fewshot.domains import Domain
+from l2l_evograd.fewshot.published import SCALE, PublishedAccuracy
 from l2l_evograd.runs import pictures
 from l2l_evograd.runs.randomness import derive_seed
 
-_COLOURS = {
+# In every picture that sets methods side by side.
+METHOD_COLOURS = {
     "none": pictures.GREY,
     "ft": pictures.SKY,
     "lft-exact": pictures.BLUE,
@@ -24,12 +26,22 @@ _COLOURS = {
 }
 
 
-def results_table(rows: Sequence[Mapping[str, Any]], unseen: str) -> Table:
+# A figure is starred for each note; the caption says what the stars mean.
+_STAR = "*"
+
+
+def results_table(
+    rows: Sequence[Mapping[str, Any]],
+    unseen: str,
+    known: Sequence[PublishedAccuracy] = (),
+) -> Table:
     """Return the summary of a run as a table.
 
     Args:
         rows: from :meth:`~l2l_evograd.fewshot.results.Results.summary`.
         unseen: the domain the accuracies are of.
+        known: from :func:`~l2l_evograd.fewshot.published.published`, for the setting of
+            the run; shown beside the methods that are their own.
     """
     seeds = max(row["seeds"] for row in rows)
     table = Table(title=f"Accuracy on the unseen domain {unseen!r}, 95 % interval")
@@ -40,14 +52,21 @@ def results_table(rows: Sequence[Mapping[str, Any]], unseen: str) -> Table:
         else f"Accuracy: 95 % interval over test episodes. The other spreads are "
         f"standard deviations over {seeds} seeds."
     )
-    table.add_column("method", no_wrap=True)
-    table.add_column("accuracy", justify="right", no_wrap=True)
+    methods = {row["method"] for row in rows}
+    known = [figure for figure in known if figure.method in methods]
+    notes = list(dict.fromkeys(figure.note for figure in known if figure.note))
+    if known:
+        table.caption = f"{table.caption} {_sources(known, notes)}"
+    table.add_column("method", no_wrap=True)  # where it is narrow, figures wrap
+    table.add_column("accuracy", justify="right")
     if seeds > 1:
-        table.add_column("over seeds", justify="right", no_wrap=True)
+        table.add_column("over seeds", justify="right")
     if len(rows) > 1:
-        table.add_column(f"against {rows[0]['method']}", justify="right", no_wrap=True)
-    table.add_column("s/iter.", justify="right", no_wrap=True)
-    table.add_column("memory", justify="right", no_wrap=True)
+        table.add_column(f"against {rows[0]['method']}", justify="right")
+    if known:
+        table.add_column("published", justify="right", min_width=len("published"))
+    table.add_column("s/iter.", justify="right")
+    table.add_column("memory", justify="right")
     spread = "gain_interval" if seeds == 1 else "gain_sd"
     for row in rows:
         cells = [row["method"], _percent(row["accuracy"], row["interval"])]
@@ -56,10 +75,28 @@ def results_table(rows: Sequence[Mapping[str, Any]], unseen: str) -> Table:
         if len(rows) > 1:
             gain = row["gain"]
             cells.append("" if gain is None else _percent(gain, row[spread], "+"))
+        if known:
+            own = [figure for figure in known if figure.method == row["method"]]
+            cells.append("\n".join(_as_published(figure, notes) for figure in own))
         cells.append(f"{row['seconds_per_iteration']:.3f}")
         cells.append(f"{row['peak_memory_bytes'] / 2**20:,.0f} MiB")
         table.add_row(*cells)
     return table
+
+
+def _as_published(figure: PublishedAccuracy, notes: Sequence[str]) -> str:
+    stars = _STAR * (notes.index(figure.note) + 1) if figure.note else ""
+    return f"{figure.mean:.2f} ± {figure.interval:.2f} %{stars}"
+
+
+def _sources(known: Sequence[PublishedAccuracy], notes: Sequence[str]) -> str:
+    """Return where published figures are from, and what is special about some."""
+    sources = dict.fromkeys((figure.source, figure.training) for figure in known)
+    listed = "; ".join(f"{source} ({training})" for source, training in sources)
+    special = "".join(
+        f" {_STAR * (number + 1)} {note}." for number, note in enumerate(notes)
+    )
+    return f"Published, with {SCALE}: {listed}.{special}"
 
 
 def draw_accuracy(
@@ -84,7 +121,7 @@ def draw_accuracy(
         width=0.62,
         yerr=intervals,
         capsize=4,
-        color=[_COLOURS.get(row["method"], pictures.GREY) for row in rows],
+        color=[METHOD_COLOURS.get(row["method"], pictures.GREY) for row in rows],
         error_kw={"elinewidth": 1.2, "ecolor": pictures.INK},
     )
     for position, height, interval in zip(positions, heights, intervals, strict=True):

@@ -9,7 +9,9 @@ from l2l_evograd.runs.folder import ACCURACY
 from l2l_evograd.runs.results import RunResults, deviation
 
 EPISODES = "episodes.png"
-PICTURES = (ACCURACY, EPISODES)
+STRENGTHS = "strengths.png"
+FEATURES = "features.png"
+PICTURES = (ACCURACY, EPISODES, STRENGTHS, FEATURES)
 
 
 class Results(RunResults):

@@ -102,10 +102,11 @@ def _run(
             if results.has(seed, method):
                 continue
             with progress_bar(console) as progress:
-                task = progress.add_task(method, total=settings.iterations, loss="")
+                task = progress.add_task(method, total=settings.iterations, figures="")
 
                 def after(done: int, loss: float, bar: Any = (progress, task)) -> None:
-                    bar[0].update(bar[1], completed=done, loss=f"{loss:.3f}")
+                    shown = f"loss {loss:.3f}"
+                    bar[0].update(bar[1], completed=done, figures=shown)
 
                 found = train(method, digits, settings, seed, after)
             results.add(found)

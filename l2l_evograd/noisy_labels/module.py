@@ -1,6 +1,5 @@
 """Training with sample weights as a Lightning module, for any data and any model."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,24 +9,21 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from l2l_evograd.bilevel import bilevel_step
-from l2l_evograd.estimators import Guided, check_choice, check_positive
+from l2l_evograd.estimators import check_choice, check_positive
 from l2l_evograd.noisy_labels.batches import Batch, Batches, Samples
 from l2l_evograd.noisy_labels.evaluation import accuracy
 from l2l_evograd.noisy_labels.methods import METHODS, Method
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
 from l2l_evograd.processes import Processes
 from l2l_evograd.runs.module import Numbered, RecordingModule
+from l2l_evograd.runs.precision import autocast, estimator_for
 from l2l_evograd.runs.randomness import derive_seed, seeded
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 5e-4
 
+# float16 would need a loss scale, which this module has not.
 PRECISIONS = ("32", "bf16")
-
-# h of Guided in bfloat16. At the default 0.01 rounding can be a good part of the
-# difference: on the small network the lowest cosine of three batches to the exact
-# hypergradient in float32 was 0.84, with 0.1 it was 0.98.
-HALF_PRECISION_STEP = 0.1
 
 
 class NoisyLabelModule(RecordingModule):
@@ -69,7 +65,7 @@ class NoisyLabelModule(RecordingModule):
         augment: changes the inputs of each batch; it may draw from torch's generators.
         test: samples to measure accuracy on.
         precision: ``"32"``, or ``"bf16"`` for forward passes in bfloat16; ``Guided``
-            then takes steps of at least :data:`HALF_PRECISION_STEP`.
+            then takes longer steps, see :mod:`l2l_evograd.runs.precision`.
         seed: of the batches, the weight net and the perturbations.
 
     Attributes:
@@ -117,8 +113,8 @@ class NoisyLabelModule(RecordingModule):
             check_choice(method, tuple(METHODS), "method")
             method = METHODS[method]
         check_choice(precision, PRECISIONS, "precision")
-        if precision == "bf16":
-            method = _for_half_precision(method)
+        estimator = estimator_for(precision, method.estimator)
+        method = replace(method, estimator=estimator)
         if min(batch_size, epochs, 1 if iterations is None else iterations) < 1:
             raise ValueError(
                 f"expected batch_size, epochs and iterations of at least 1, got "
@@ -185,7 +181,7 @@ class NoisyLabelModule(RecordingModule):
                 )
         self._processes = Processes(distributed.group.WORLD if count > 1 else None)
 
-    def training_step(self, batch: int, batch_idx: int) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         """Draw the batches of iteration ``batch``, then make it, timed."""
         with seeded(derive_seed(self._seed, "augmentation", batch), self.device):
             self._batch = self._prepared(self._train.batch(batch))
@@ -262,10 +258,7 @@ class NoisyLabelModule(RecordingModule):
 
     def _losses(self, model: Any, batch: Batch) -> Tensor:
         """Return the cross entropy of every sample."""
-        half: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
-        if self._precision == "bf16":
-            half = torch.autocast(self.device.type, torch.bfloat16)
-        with half:
+        with autocast(self._precision, self.device):
             scores = model(batch.inputs)
         if self._precision == "bf16":
             scores = scores.float()
@@ -285,14 +278,6 @@ class NoisyLabelModule(RecordingModule):
             inputs = self._augment(inputs)
         share = slice(self._processes.rank, None, self._processes.count)
         return Batch(inputs[share], batch.labels[share], batch.highest)
-
-
-def _for_half_precision(method: Method) -> Method:
-    """Return the method with a step that bfloat16's 8 bits can tell from none."""
-    if not isinstance(method.estimator, Guided):
-        return method
-    longer = replace(method.estimator, h=max(method.estimator.h, HALF_PRECISION_STEP))
-    return replace(method, estimator=longer)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, iteration: int, total: int) -> None:

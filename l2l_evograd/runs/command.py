@@ -50,7 +50,7 @@ def settings_to_run(
     """
     if resume and overwrite:
         raise ValueError("expected --resume or --overwrite, got both")
-    if leads(options.get("devices", 1)):
+    if leads(options.get("devices", 1) * options.get("nodes", 1)):
         check_out(out, pictures, resume=resume, overwrite=overwrite)
     if not resume:
         return kind(**options)
@@ -66,7 +66,7 @@ def settings_to_run(
             f"a run goes on with its own settings, but {listed}; leave the option out "
             f"or start another run with another --out"
         )
-    return settings
+    return settings.with_free(given)
 
 
 @contextlib.contextmanager
@@ -105,7 +105,7 @@ def say_of_seed(console: Console, settings: RunSettings, seed: int, text: str) -
 
 
 def progress_bar(console: Console) -> Progress:
-    """Return a bar with a field ``loss``, which goes away at the end.
+    """Return a bar with a field ``figures``, which goes away at the end.
 
     It shows on terminals alone.
     """
@@ -113,7 +113,7 @@ def progress_bar(console: Console) -> Progress:
         TextColumn("  {task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]}"),
+        TextColumn("{task.fields[figures]}"),
         TimeRemainingColumn(),
         console=console,
         transient=True,

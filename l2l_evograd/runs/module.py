@@ -48,9 +48,17 @@ class RecordingModule(pl.LightningModule):
         self.seconds: list[float] = []
 
     @property
+    def figures(self) -> dict[str, float]:
+        """What is shown and logged of the last iteration besides its loss."""
+        return {}
+
+    @property
     def done(self) -> int:
         """How many iterations have been made."""
         return len(self.losses)
+
+    def close(self) -> None:
+        """Give back what training needed, however it ended."""
 
     def plain_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return the optimizers as torch knows them, without Lightning's wrapper."""
@@ -61,15 +69,15 @@ class RecordingModule(pl.LightningModule):
         """Make one iteration and return its loss."""
         raise NotImplementedError(f"{type(self).__name__} lacks the method iterate")
 
-    def training_step(self, batch: int, batch_idx: int) -> None:
+    def training_step(self, batch: Any, batch_idx: int) -> None:
         """Make iteration number ``batch``, timed."""
         started = time.perf_counter()
         loss = self.iterate(batch)
         self.seconds.append(time.perf_counter() - started)
         self.losses.append(loss)
-        if self.logger is not None:
-            figures = {"loss": loss, "seconds": self.seconds[-1]}
-            self.logger.log_metrics(figures, step=batch)
+        figures = {"loss": loss, "seconds": self.seconds[-1], **self.figures}
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=batch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the figures into the checkpoint."""

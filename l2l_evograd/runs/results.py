@@ -48,7 +48,7 @@ class RunResults:
 
     def write(self) -> None:
         """Write the file in one stroke, where this process is the one to do so."""
-        if not leads(self.settings.devices):
+        if not leads(self.settings.processes):
             return
         write_json(
             self._path,

@@ -24,14 +24,18 @@ class RunSettings:
         methods: what to compare, in this order.
         seed: the first seed.
         seeds: how many seeds, counted up from ``seed``.
-        devices: how many processes a run has.
+        devices: how many processes a run has on each machine.
+        nodes: how many machines.
+        free: names of settings that no figure depends on; a run may go on with others.
     """
 
     command: ClassVar[str]
+    free: ClassVar[tuple[str, ...]] = ()
     methods: tuple[str, ...]
     seed: int
     seeds: int
     devices: int = 1
+    nodes: int = 1
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def __post_init__(self) -> None:
@@ -54,16 +58,28 @@ class RunSettings:
         """Every seed of the run."""
         return range(self.seed, self.seed + self.seeds)
 
+    @property
+    def processes(self) -> int:
+        """How many processes a run has in all."""
+        return self.devices * self.nodes
+
     def different(self, given: Mapping[str, Any]) -> list[str]:
         """Return the names in ``given`` whose value is not the one in these settings.
 
-        "auto" for the device agrees with any.
+        "auto" for the device agrees with any, and anything with what is ``free``.
         """
         return [
             name
             for name, value in given.items()
-            if value != getattr(self, name) and (name, value) != ("device", "auto")
+            if value != getattr(self, name)
+            and (name, value) != ("device", "auto")
+            and name not in self.free
         ]
+
+    def with_free(self: _Settings, given: Mapping[str, Any]) -> _Settings:
+        """Return the settings with those in ``given`` that are ``free``."""
+        free = {name: value for name, value in given.items() if name in self.free}
+        return dataclasses.replace(self, **free)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON knows them."""

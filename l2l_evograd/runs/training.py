@@ -2,22 +2,21 @@
 
 import contextlib
 import logging
-import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import TaskID
 
+from l2l_evograd.runs.checkpoints import Saver, saved_for
 from l2l_evograd.runs.command import progress_bar
 from l2l_evograd.runs.folder import CHECKPOINTS, LOGS
 from l2l_evograd.runs.module import RecordingModule
@@ -33,12 +32,15 @@ def train(
     device: torch.device,
     console: Console,
     devices: int = 1,
+    nodes: int = 1,
     after_epoch: Callable[[int], None] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
     """Train ``module``, going on from its checkpoint where there is one.
 
     Writes ``out/checkpoints/NAME.ckpt`` after every epoch, by way of another file, and
-    ``out/logs/NAME/version_N/metrics.csv``, a new N for each time the run goes on.
+    logs in ``out/logs/NAME/version_N``, a new N for each time the run goes on:
+    ``metrics.csv`` and a file for TensorBoard.
 
     Args:
         module: what is trained; afterwards it is in the state it ended with.
@@ -48,50 +50,55 @@ def train(
         out: folder of the run.
         device: where to train.
         console: of the progress bar.
-        devices: how many processes train together.
+        devices: how many processes train together, on each machine.
+        nodes: how many machines.
         after_epoch: called with the number of iterations done, before the checkpoint
             is written, and once before the first iteration.
+        identity: what a checkpoint must have been written for; None: anything.
 
     Raises:
         KeyboardInterrupt: where Lightning would end the process.
+        ValueError: for a checkpoint that does not open, or of something else; if the
+            disk is full; if there is not enough memory.
     """
     checkpoint = out / CHECKPOINTS / f"{name}.ckpt"
-    if _finished(module, checkpoint, iterations):
+    saved = saved_for(checkpoint, identity)
+    if saved is not None and len(saved["losses"]) >= iterations:
+        module.load_state_dict(saved["state_dict"])
+        module.on_load_checkpoint(saved)
         return
-    counted = devices > 1 or device.type == "cpu"
+    together = devices * nodes > 1
+    counted = together or device.type == "cpu"
     with _quiet():
         trainer = pl.Trainer(
             accelerator="cpu" if device.type == "cpu" else "gpu",
             devices=devices if counted else [device.index or 0],
-            strategy="ddp" if devices > 1 else "auto",
+            num_nodes=nodes,
+            strategy="ddp" if together else "auto",
             max_epochs=epochs,
-            logger=CSVLogger(out / LOGS, name=name),
+            logger=[
+                CSVLogger(out / LOGS, name=name),
+                TensorBoardLogger(out / LOGS, name=name),
+            ],
             log_every_n_steps=1,
             callbacks=[
                 _After(after_epoch),
                 _Bar(console, name, iterations),
-                _Saver(checkpoint),
+                Saver(checkpoint, identity),
             ],
             reload_dataloaders_every_n_epochs=1,
+            use_distributed_sampler=False,  # every process draws what is its own
             enable_model_summary=False,
             enable_progress_bar=False,
             num_sanity_val_steps=0,
         )
+        del saved  # Lightning reads it for itself
         start = str(checkpoint) if checkpoint.exists() else None
-        with _interruptible():
-            trainer.fit(module, ckpt_path=start)
-
-
-def _finished(module: RecordingModule, checkpoint: Path, iterations: int) -> bool:
-    """Say whether the checkpoint is of the end, and if so bring the module there."""
-    if not checkpoint.exists():
-        return False
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if len(saved["losses"]) < iterations:
-        return False
-    module.load_state_dict(saved["state_dict"])
-    module.on_load_checkpoint(saved)
-    return True
+        try:
+            with _interruptible():
+                trainer.fit(module, ckpt_path=start)
+        finally:
+            module.close()
 
 
 class _After(pl.Callback):
@@ -113,21 +120,6 @@ class _After(pl.Callback):
             self._function(_done(pl_module))
 
 
-class _Saver(Checkpoint):
-    """Writes the checkpoint beside its place and moves it there in one stroke."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def on_train_epoch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule
-    ) -> None:
-        unfinished = self._path.with_suffix(".unfinished")
-        trainer.save_checkpoint(unfinished)  # by the first process
-        if trainer.is_global_zero:
-            os.replace(unfinished, self._path)
-
-
 class _Bar(pl.Callback):
     """A progress bar on the console, which goes away when the training ends."""
 
@@ -144,7 +136,7 @@ class _Bar(pl.Callback):
             self._name,
             total=self._iterations,
             completed=_done(pl_module),
-            loss="",
+            figures="",
         )
         self._progress.start()
 
@@ -152,8 +144,12 @@ class _Bar(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         if self._task is not None and isinstance(pl_module, RecordingModule):
-            loss = f"{pl_module.losses[-1]:.3f}"
-            self._progress.update(self._task, completed=pl_module.done, loss=loss)
+            shown = [f"loss {pl_module.losses[-1]:.3f}"]
+            shown += [f"{name} {x:.3f}" for name, x in pl_module.figures.items()]
+            shown.append(f"{pl_module.seconds[-1]:.2f} s/iteration")
+            self._progress.update(
+                self._task, completed=pl_module.done, figures=", ".join(shown)
+            )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._progress.stop()

@@ -36,6 +36,22 @@ def test_features_give_the_accuracies_that_images_give(head: str):
     assert len(set(fast)) > 1
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_features_are_the_same_whoever_reads_the_images(workers: int):
+    torch.manual_seed(0)
+    backbone = make_backbone("cnn4", SIDE)
+    model = FewShotModel(backbone, make_head("protonet", backbone))
+    dataset = tiny_dataset("tiny")  # 24 images: the last batch has three
+    features = embed(model, dataset, CPU, batch_size=7, workers=workers)
+    with evaluating(model):
+        parts = [range(start, min(start + 7, 24)) for start in range(0, 24, 7)]
+        images = [torch.stack([dataset[i][0] for i in part]) for part in parts]
+        expected = torch.cat([model.embed(batch) for batch in images])
+    assert torch.equal(features.features, expected)
+    assert [features[i][1] for i in range(24)] == dataset.labels
+
+
 def test_evaluation_leaves_modes_and_statistics_alone():
     torch.manual_seed(0)
     backbone = make_backbone("cnn4", SIDE)

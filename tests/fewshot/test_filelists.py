@@ -1,18 +1,23 @@
 import json
+import pickle
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.v2 import functional as transforms
 
-from l2l_evograd.fewshot.domains import read_domains
+from l2l_evograd.fewshot.augmentation import Augmentation
+from l2l_evograd.fewshot.domains import listed_domain, read_domains
 from l2l_evograd.fewshot.filelists import (
     ImageFiles,
     find_domains,
     read_filelist,
     smallest_side,
 )
+from l2l_evograd.fewshot.image_cache import ImageCache
+from l2l_evograd.runs.randomness import seeded
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "cifar-domains.tar.xz"
 
@@ -35,6 +40,15 @@ def make_domain(root, name="birds", size=(20, 20), absolute=False):
         }
         (folder / f"{split}.json").write_text(json.dumps(content))
     return folder
+
+
+def noise(path, width, height):
+    """Write an image of which every pixel tells where it is from."""
+    generator = torch.Generator().manual_seed(width)
+    size = (3, height, width)
+    pixels = torch.randint(256, size, generator=generator, dtype=torch.uint8)
+    transforms.to_pil_image(pixels).save(path)
+    return pixels
 
 
 def rewrite(file, **changes):
@@ -69,6 +83,78 @@ def test_images_of_any_size_come_out_at_the_size_asked_for(tmp_path, size):
     assert images.image(0).dtype == torch.uint8
     assert images.image(0) is images.image(0)
     assert smallest_side(listed) == min(size)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (40, 90), (21, 30)])
+def test_larger_images_are_resized_and_cut_as_in_the_benchmark(tmp_path, size):
+    folder = make_domain(tmp_path)
+    pixels = noise(folder / "images" / "0-0.png", *size)
+    expected = transforms.center_crop(
+        transforms.resize(pixels, [23], antialias=True), [20, 20]
+    )
+    images = ImageFiles(read_filelist(folder / "base.json"), 20)
+    assert torch.equal(images.image(0), expected)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (14, 10), (20, 20), (41, 39)])
+def test_parts_are_cut_from_the_pixels_of_the_file_up_to_twice_the_size(tmp_path, size):
+    folder = make_domain(tmp_path)
+    pixels = noise(folder / "images" / "0-0.png", *size)
+    if min(size) > 40:
+        pixels = transforms.resize(pixels, [40], antialias=True)
+        assert min(pixels.shape[1:]) == 40 and max(pixels.shape[1:]) == 53
+    images = ImageFiles(read_filelist(folder / "base.json"), 20)
+    for _ in range(2):
+        with seeded(3, torch.device("cpu")):
+            found = images.augmented(0)
+        with seeded(3, torch.device("cpu")):
+            assert torch.equal(found, Augmentation(20)(pixels))
+
+
+def test_what_is_read_does_not_depend_on_what_is_kept(tmp_path):
+    folder = make_domain(tmp_path)
+    noise(folder / "images" / "0-0.png", 64, 48)
+    listed = read_filelist(folder / "base.json")
+    kept, forgotten = ImageFiles(listed, 20), ImageFiles(listed, 20, ImageCache(0))
+
+    def read(images):
+        with seeded(1, torch.device("cpu")):
+            return torch.stack([images.image(0), images.augmented(0)] * 2)
+
+    assert torch.equal(read(kept), read(forgotten))
+    assert kept.image(0) is kept.image(0)
+    assert forgotten.image(0) is not forgotten.image(0)
+
+
+def test_one_cache_serves_all_domains_and_holds_no_more_than_the_images(tmp_path):
+    for name in ("birds", "cars"):
+        folder = make_domain(tmp_path, name)
+        noise(folder / "images" / "0-0.png", 64, 48)
+    cache = ImageCache()
+    domains = read_domains(tmp_path, 20, cache)
+    for domain in domains.values():
+        domain.splits["base"][0]
+        domain.splits["base"][0]
+    assert (len(cache), cache.held_bytes) == (2, 2 * 3 * 20 * 20)
+    domains["cars"].splits["base"].augmented()[0]
+    # 53 x 40: the shorter side is twice the size.
+    assert (len(cache), cache.held_bytes) == (3, 2 * 3 * 20 * 20 + 3 * 53 * 40)
+    # The same files at another size are other images.
+    read_domains(tmp_path, 10, cache)["cars"].splits["base"][0]
+    assert len(cache) == 4
+
+
+def test_domains_go_to_other_processes_without_the_images(tmp_path):
+    folder = make_domain(tmp_path)
+    lists = {s: read_filelist(folder / f"{s}.json") for s in ("base", "val", "novel")}
+    domain = listed_domain("birds", lists, 20, ImageCache(10**6))
+    image, _ = domain.splits["novel"][1]
+    domain.splits["base"][0]
+    there = pickle.loads(pickle.dumps(domain))
+    files = [there.splits[split]._read.__self__ for split in ("base", "novel")]
+    assert files[0]._cache is files[1]._cache
+    assert (len(files[0]._cache), files[0]._cache.limit_bytes) == (0, 10**6)
+    assert torch.equal(there.splits["novel"][1][0], image)
 
 
 def test_missing_folders_and_files_are_named(tmp_path):

@@ -4,12 +4,19 @@ import pytest
 import torch
 from tiny import SIDE, silent_console, tiny_dataset, tiny_domains
 
+from l2l_evograd.bilevel import bilevel_step
 from l2l_evograd.fewshot.backbones import make_backbone
+from l2l_evograd.fewshot.draws import ClassBatches, EpisodePairs
 from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss, make_head
-from l2l_evograd.fewshot.metatraining import EpisodePairs, MetaTraining
+from l2l_evograd.fewshot.metatraining import HYPER_WEIGHT_DECAY, MetaTraining
 from l2l_evograd.fewshot.methods import METHODS
-from l2l_evograd.fewshot.pretraining import Pretraining
-from l2l_evograd.layers import add_feature_transforms, feature_transforms
+from l2l_evograd.layers import (
+    add_feature_transforms,
+    feature_transforms,
+    feature_transforms_switched,
+)
+from l2l_evograd.runs.accumulation import Held
+from l2l_evograd.runs.precision import LossScale
 from l2l_evograd.runs.randomness import derive_seed, seeded
 from l2l_evograd.runs.training import train
 
@@ -29,7 +36,7 @@ def start() -> FewShotModel:
         return FewShotModel(backbone, make_head("protonet", backbone))
 
 
-def trained(name: str, tmp_path, iterations: int = 1) -> MetaTraining:
+def trained(name: str, tmp_path, iterations: int = 1, **options) -> MetaTraining:
     method = METHODS[name]
     model = copy.deepcopy(start())
     if method.transforms:
@@ -44,6 +51,7 @@ def trained(name: str, tmp_path, iterations: int = 1) -> MetaTraining:
         seed=0,
         iterations=iterations,
         block=iterations,
+        **options,
     )
     train(
         module,
@@ -57,20 +65,6 @@ def trained(name: str, tmp_path, iterations: int = 1) -> MetaTraining:
     return module
 
 
-def test_the_two_domains_of_an_iteration_differ_and_all_get_their_turn():
-    pairs = episode_pairs()
-    names = [pairs.names(iteration) for iteration in range(60)]
-    assert all(seen != unseen for seen, unseen in names)
-    assert len(set(names)) == 6
-
-
-def test_an_iteration_has_the_same_episodes_whenever_it_is_asked():
-    first, second = episode_pairs(), episode_pairs()
-    second.pair(5, CPU)
-    for a, b in zip(first.pair(3, CPU), second.pair(3, CPU), strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
 def test_without_learning_an_iteration_is_an_adam_step_on_the_pseudo_seen_episode(
     tmp_path,
 ):
@@ -81,7 +75,7 @@ def test_without_learning_an_iteration_is_an_adam_step_on_the_pseudo_seen_episod
     weights = [p for p in model.parameters() if id(p) not in thetas]
     optimizer = torch.optim.Adam(weights, lr=1e-3)
     with seeded(derive_seed(0, "forward", 0), CPU):
-        loss = few_shot_loss(model, episode_pairs().pair(0, CPU).seen, SHAPE[0])
+        loss = few_shot_loss(model, episode_pairs().pair(0).seen, SHAPE[0])
         loss.backward()
     optimizer.step()
     assert module.losses == [float(loss.detach())]
@@ -118,29 +112,188 @@ def test_the_weights_take_the_same_first_step_whether_transformation_is_learned(
         assert agreeing > 0.99
 
 
-def test_pretraining_learns_the_classes(tmp_path):
-    dataset = tiny_dataset("pre")
-    module = Pretraining(start().backbone, dataset, 1e-2, seed=0, batch_size=12)
-    assert module.batches == 2
-    train(
-        module,
-        name="pre",
-        epochs=10,
-        iterations=20,
-        out=tmp_path,
-        device=CPU,
-        console=silent_console(),
+def averaged_by_hand(name: str, pairs: int) -> tuple[dict, dict]:
+    """The mean of each pair's own gradient and hypergradient, and the losses."""
+    model = start()
+    add_feature_transforms(model.backbone)
+    hyper = list(feature_transforms(model).parameters())
+    taken = {id(p) for p in hyper}
+    weights = [p for p in model.parameters() if id(p) not in taken]
+    optimizers = [torch.optim.Adam(weights), torch.optim.Adam(hyper)]
+    sums = [torch.zeros_like(p) for p in (*weights, *hyper)]
+    losses = []
+    for number in range(pairs):
+        pair = episode_pairs().pair(number)
+
+        def outer(view, pair=pair):
+            with feature_transforms_switched(view, False):
+                return few_shot_loss(view, pair.unseen, SHAPE[0])
+
+        generator = torch.Generator()
+        generator.manual_seed(derive_seed(0, "perturbations", number))
+        with seeded(derive_seed(0, "forward", number), CPU):
+            step = bilevel_step(
+                model,
+                lambda view, pair=pair: few_shot_loss(view, pair.seen, SHAPE[0]),
+                outer,
+                *(Held(optimizer) for optimizer in optimizers),
+                hyperparameters=hyper,
+                lr=1e-3,
+                update=METHODS[name].update,
+                estimator=METHODS[name].estimator,
+                base_step="before",
+                generator=generator,
+            )
+        losses.append(float(step.inner_loss))
+        for total, parameter in zip(sums, (*weights, *hyper), strict=True):
+            total += parameter.grad / pairs
+    for parameter, total in zip((*weights, *hyper), sums, strict=True):
+        parameter.grad = total
+    torch.optim.Adam(weights, lr=1e-3).step()
+    torch.optim.Adam(hyper, lr=1e-3, weight_decay=HYPER_WEIGHT_DECAY).step()
+    return model.state_dict(), losses
+
+
+@pytest.mark.parametrize("name", ["lft-exact", "lft-guided", "lft-evograd"])
+def test_accumulated_pairs_give_the_mean_of_their_gradients(name: str, tmp_path):
+    module = trained(name, tmp_path, accumulate=2)
+    expected, losses = averaged_by_hand(name, pairs=2)
+    assert module.losses == pytest.approx([sum(losses) / 2], rel=1e-6)
+    for key, value in module.model.state_dict().items():
+        # Adam's first step is ±lr, so a gradient of nothing but rounding may flip it.
+        close = torch.isclose(value, expected[key], rtol=0, atol=1e-6)
+        assert close.float().mean() > 0.99, key
+
+
+def test_accumulation_without_a_hypergradient_is_the_step_of_the_mean_loss(tmp_path):
+    module = trained("none", tmp_path, accumulate=3)
+    model = start()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = [
+        few_shot_loss(model, episode_pairs().pair(number).seen, SHAPE[0])
+        for number in range(3)
+    ]
+    (sum(losses) / 3).backward()
+    optimizer.step()
+    assert module.losses == pytest.approx([float(sum(losses).detach()) / 3], rel=1e-6)
+    for own, other in zip(module.weights, model.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["none", "lft-guided", "lft-evograd"])
+def test_the_auxiliary_loss_is_added_to_the_gradient_of_the_weights(
+    name: str, tmp_path, monkeypatch
+):
+    steps = []
+    step = torch.optim.Adam.step
+
+    def noted(self, closure=None):
+        params = self.param_groups[0]["params"]
+        steps.append([None if p.grad is None else p.grad.clone() for p in params])
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", noted)
+    batches = ClassBatches(tiny_dataset("pre"), 6, seed=0)
+    without = trained(name, tmp_path / "without")
+    alone = steps[-1]
+    module = trained(name, tmp_path / "with", auxiliary=batches)
+    both = steps[-1]
+    assert module.losses == without.losses
+    if name != "lft-evograd":  # whose population surrounds the weights after the step
+        assert module.movement() == without.movement()
+    model = start()
+    if METHODS[name].transforms:
+        add_feature_transforms(model.backbone)
+    fresh = MetaTraining(
+        model,
+        METHODS[name],
+        episode_pairs(),
+        ways=2,
+        lr=1e-3,
+        meta_lr=1e-3,
+        seed=0,
+        iterations=1,
+        block=1,
+        auxiliary=batches,
     )
-    assert len(module.losses) == 20
-    assert module.losses[-1] < 0.5 * module.losses[0]
-    assert module.correct[-1] > 0.7
+    # The episode has moved the statistics before they are used.
+    buffers = dict(without.model.named_buffers())
+    for key, value in fresh.model.named_buffers():
+        value.copy_(buffers[key])
+    images, labels = batches.batch(0)
+    fresh.model.eval()
+    maps = fresh.model.backbone(images)
+    scores = fresh.auxiliary.layers(maps.mean((-2, -1)))
+    loss = torch.nn.functional.cross_entropy(scores, labels)
+    parameters = [*fresh.weights, *fresh.auxiliary.parameters()]
+    expected = torch.autograd.grad(loss, parameters, allow_unused=True)
+    # The base optimizer's step comes first or last, by the order of the method.
+    if name == "lft-evograd":
+        alone, both = steps[0], steps[2]
+    for own, other, extra in zip([*alone, *[None] * 6], both, expected, strict=True):
+        total = sum(x for x in (own, extra) if x is not None)
+        torch.testing.assert_close(other, total, rtol=1e-4, atol=1e-6)
 
 
-def test_an_epoch_of_pretraining_sees_every_image_once():
-    dataset = tiny_dataset("pre")
-    module = Pretraining(start().backbone, dataset, 1e-2, seed=0, batch_size=10)
-    images = torch.cat([module._batch(i)[0] for i in range(module.batches)])
-    expected = torch.stack([image for image, _ in dataset])  # type: ignore[attr-defined]
-    assert len(images) == len(dataset)
-    sums, expected_sums = images.flatten(1).sum(1), expected.flatten(1).sum(1)
-    assert torch.equal(sums.sort()[0], expected_sums.sort()[0])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        *((name, "bf16") for name in ("none", *LEARNED)),
+        *((name, "fp16") for name in ("none", "lft-evograd", "lft-guided")),
+    ],
+)
+def test_half_precision_goes_the_same_way(name: str, precision: str, tmp_path):
+    half = trained(name, tmp_path / "half", precision=precision)
+    full = trained(name, tmp_path / "full")
+    assert half.losses == pytest.approx(full.losses, rel=0.1)
+    assert half.losses != full.losses
+    assert half.scaling == ([1024.0, 1.0] if precision == "fp16" else [])
+    same, count = 0, 0
+    for own, other, begin in zip(
+        half.weights, full.weights, start().parameters(), strict=True
+    ):
+        assert own.dtype == torch.float32
+        same += int(((own - begin).sign() == (other - begin).sign()).sum())
+        count += own.numel()
+    assert same / count > 0.9  # of the steps of ±lr that Adam begins with
+    assert all(0 < distance for distance in half.movement().values())
+
+
+def test_a_step_that_overflows_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "l2l_evograd.runs.precision.LossScale.unscale",
+        lambda self, parameters, unscale=LossScale.unscale: (
+            parameters[0].grad.fill_(float("inf")),
+            unscale(self, parameters),
+        ),
+    )
+    module = trained("lft-guided", tmp_path, precision="fp16")
+    assert module.scaling == [512.0, 0.0]
+    assert set(module.movement().values()) == {0.0}
+    untouched = {id(p): p for p in start().parameters()}.values()
+    for own, before in zip(module.weights, untouched, strict=True):
+        assert torch.equal(own, before)
+
+
+def test_workers_change_nothing(tmp_path):
+    alone = trained("lft-guided", tmp_path / "alone", 3)
+    helped = trained("lft-guided", tmp_path / "helped", 3, workers=1)
+    assert helped.losses == alone.losses
+    for name, value in alone.model.state_dict().items():
+        assert torch.equal(helped.model.state_dict()[name], value), name
+
+
+def test_the_strength_of_each_layer_is_noted(tmp_path):
+    module = trained("lft-guided", tmp_path, 2)
+    assert [point["iteration"] for point in module.strengths] == [0, 2]
+    first, last = (point["layers"] for point in module.strengths)
+    assert len(first) == len(last) == 4
+    for layer in first.values():
+        assert layer == pytest.approx({"gamma": 0.3, "beta": 0.5}, abs=1e-6)
+    assert all(first[name] != last[name] for name in first)
+
+
+def test_accuracies_are_kept(tmp_path):
+    module = trained("ft", tmp_path, 3)
+    assert len(module.accuracies) == 3
+    assert all(value in {0.0, 0.25, 0.5, 0.75, 1.0} for value in module.accuracies)

@@ -1,9 +1,14 @@
+import copy
+import io
+
 import pytest
 import torch
+from torch.nn import functional as F
 
-from l2l_evograd.fewshot.backbones import make_backbone
+from l2l_evograd.fewshot.backbones import in_evaluation_mode, make_backbone
 from l2l_evograd.fewshot.episodes import Episode
 from l2l_evograd.fewshot.heads import (
+    HEADS,
     FewShotModel,
     ProtoNet,
     RelationNet,
@@ -28,6 +33,9 @@ def episode(size=32):
     [
         ("cnn4", 32, 64, 2, 4),
         ("cnn4", 84, 64, 5, 4),
+        ("conv4", 84, 64, 5, 4),
+        ("conv6", 84, 64, 5, 6),
+        ("conv6", 16, 64, 1, 6),
         ("resnet10", 32, 512, 2, 7),
         ("resnet10", 96, 512, 3, 7),
         ("resnet18", 32, 512, 2, 11),
@@ -42,6 +50,81 @@ def test_backbones_give_the_maps_they_announce(name, size, channels, maps, layer
     shape = backbone(torch.randn(2, 3, size, size)).shape
     assert shape == (2, channels, maps, maps)
     assert not len(feature_transforms(make_backbone(name, size)))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "numbers"),
+    [("resnet10", 7, 3712), ("resnet18", 11, 5632), ("resnet34", 19, 9344)],
+)
+def test_a_resnet_at_full_size_is_that_of_the_benchmark(name, layers, numbers):
+    backbone = make_backbone(name, 224, feature_transforms=True)
+    assert (backbone.out_channels, backbone.out_size) == (512, 7)
+    transforms = feature_transforms(backbone)
+    assert len(transforms) == layers
+    assert sum(p.numel() for p in transforms.parameters()) == numbers
+
+
+def drawn_statistics(backbone):
+    for name, buffer in backbone.named_buffers():
+        if "running" in name:
+            buffer.uniform_(0.5, 1.5)
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("conv4", 4), ("conv6", 6)])
+def test_a_convolutional_encoder_halves_the_image_in_its_first_four_blocks(
+    name, blocks
+):
+    torch.manual_seed(0)
+    backbone = make_backbone(name, 32).double()
+    drawn_statistics(backbone)
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    state = backbone.state_dict()
+    expected = images
+    for i in range(blocks):
+        part = {key: state[f"layers.{i}.{key}"] for key in ("conv.weight", "conv.bias")}
+        norm = {
+            key: state[f"layers.{i}.normalize.{key}"]
+            for key in ("running_mean", "running_var", "weight", "bias")
+        }
+        expected = F.conv2d(expected, *part.values(), padding=1)
+        expected = F.relu(F.batch_norm(expected, **norm))
+        if i < 4:
+            expected = F.max_pool2d(expected, 2)
+    got = backbone.eval()(images)
+    assert got.shape == (2, 64, 2, 2)
+    assert torch.allclose(got, expected, rtol=1e-10)
+
+
+def test_conv4_is_learn2learns_network_under_another_name():
+    torch.manual_seed(0)
+    first = make_backbone("cnn4", 32).state_dict()
+    torch.manual_seed(0)
+    second = make_backbone("conv4", 32).state_dict()
+    assert first.keys() == second.keys()
+    # learn2learn draws with torch alone here, so the weights are the same as well.
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", ["cnn4", "conv6", "resnet10"])
+def test_an_encoder_can_be_copied_and_stored(name):
+    backbone = make_backbone(name, 32, feature_transforms=True).eval()
+    images = torch.randn(2, 3, 32, 32)
+    stored = io.BytesIO()
+    torch.save(backbone, stored)
+    stored.seek(0)
+    for other in (copy.deepcopy(backbone), torch.load(stored, weights_only=False)):
+        assert torch.equal(other(images), backbone(images))
+
+
+def test_evaluation_mode_ends_as_it_began_even_with_an_error():
+    backbone = make_backbone("conv6", 32)
+    backbone.layers[1].eval()
+    before = [part.training for part in backbone.modules()]
+    with pytest.raises(KeyError), in_evaluation_mode(backbone):
+        assert not any(part.training for part in backbone.modules())
+        raise KeyError
+    assert [part.training for part in backbone.modules()] == before
+    assert any(before) and not all(before)
 
 
 def test_the_full_size_stem_is_kept_for_large_images():
@@ -79,7 +162,7 @@ def test_large_maps_are_averaged_before_distances_are_taken():
     assert torch.allclose(whole, pooled, rtol=1e-4)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 7])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
 def test_relations_equal_a_double_loop(size):
     torch.manual_seed(0)
     head = RelationNet(4, size).double().eval()
@@ -94,12 +177,24 @@ def test_relations_equal_a_double_loop(size):
             assert got[q, c].item() == pytest.approx(expected.item(), rel=1e-10)
 
 
-@pytest.mark.parametrize("head", ["protonet", "relationnet"])
-@pytest.mark.parametrize("name", ["cnn4", "resnet10"])
+@pytest.mark.parametrize(("size", "after"), [(1, 1), (2, 2), (3, 1), (5, 2), (7, 1)])
+def test_relations_are_pooled_while_maps_are_at_least_three_wide(size, after):
+    head = RelationNet(4, size)
+    maps = head.compare(torch.randn(2, 8, size, size))
+    assert maps.shape == (2, 4, after, after)
+    assert head.score[0].in_features == 4 * after * after
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("resnet10", "protonet"), ("resnet10", "relationnet")]
+    + [("cnn4", head) for head in HEADS]
+    + [("conv6", "protonet")],
+)
 def test_a_model_learns_an_episode_by_heart(name, head):
     torch.manual_seed(0)
     backbone = make_backbone(name, 32)
-    model = FewShotModel(backbone, make_head(head, backbone))
+    model = FewShotModel(backbone, make_head(head, backbone, ways=3))
     task = episode()
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
     first = few_shot_loss(model, task, 3)
@@ -111,14 +206,16 @@ def test_a_model_learns_an_episode_by_heart(name, head):
     assert float(loss.detach()) < 0.5 * float(first.detach())
 
 
-def test_embedding_once_gives_what_the_whole_model_gives():
+@pytest.mark.parametrize("head", HEADS)
+def test_embedding_once_gives_what_the_whole_model_gives(head):
+    torch.manual_seed(0)
     backbone = make_backbone("cnn4", 32)
-    model = FewShotModel(backbone, make_head("protonet", backbone)).eval()
+    model = FewShotModel(backbone, make_head(head, backbone, ways=3)).eval()
     task = episode()
     whole = model(task, 3)
     maps = model.embed(torch.cat([task.support_x, task.query_x]))
     parts = model.head(maps[:6], SUPPORT_Y, maps[6:], 3)
-    assert torch.allclose(whole, parts, rtol=1e-5)
+    assert torch.allclose(whole, parts, rtol=1e-4)
 
 
 def test_accuracy_counts_the_highest_scores():
@@ -127,11 +224,12 @@ def test_accuracy_counts_the_highest_scores():
 
 
 def test_unknown_names_and_small_images_are_refused():
-    with pytest.raises(
-        ValueError, match="a backbone of cnn4, resnet10, resnet18, resnet34, got 'vgg'"
-    ):
+    known = "cnn4, conv4, conv6, resnet10, resnet18, resnet34"
+    with pytest.raises(ValueError, match=f"a backbone of {known}, got 'vgg'"):
         make_backbone("vgg", 32)
-    with pytest.raises(ValueError, match="an image size of at least 16, got 8"):
-        make_backbone("cnn4", 8)
-    with pytest.raises(ValueError, match="a head of protonet, relationnet, got 'gnn'"):
-        make_head("gnn", make_backbone("cnn4", 32))
+    for name in ("cnn4", "conv6"):
+        with pytest.raises(ValueError, match="an image size of at least 16, got 8"):
+            make_backbone(name, 8)
+    heads = "protonet, relationnet, relationnet-mse, matchingnet, gnn"
+    with pytest.raises(ValueError, match=f"a head of {heads}, got 'maml'"):
+        make_head("maml", make_backbone("cnn4", 32))

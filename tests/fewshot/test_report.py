@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ from consoles import silent_console
 from PIL import Image
 from tiny import tiny_domains
 
+from l2l_evograd.fewshot.published import PublishedAccuracy, published
 from l2l_evograd.fewshot.report import draw_accuracy, draw_episodes, results_table
 
 
@@ -24,9 +26,14 @@ def row(method: str, seeds: int = 1, gain: float | None = None) -> dict[str, obj
     }
 
 
-def printed(rows: list[dict[str, object]]) -> str:
+def printed(
+    rows: list[dict[str, object]],
+    known: Sequence[PublishedAccuracy] = (),
+    width: int = 100,
+) -> str:
     console = silent_console()
-    console.print(results_table(rows, "sketch"))
+    console.width = width
+    console.print(results_table(rows, "sketch", known))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -65,3 +72,33 @@ def test_an_episode_of_every_domain_is_drawn(tmp_path: Path):
         assert picture.width > picture.height
         colours = picture.convert("RGB").getcolors(10**7)
     assert colours is not None and len(colours) > 1000
+
+
+def test_published_figures_stand_beside_ones_own():
+    known = published("relationnet", "resnet10", 5, 5, "cub")
+    rows = [row("none"), row("lft-exact", gain=0.02), row("lft-guided", gain=0.03)]
+    text = printed(rows, known)
+    assert "published" in text and "62.13 ± 0.74 %" in text
+    # Two figures of one method, the second one starred; none of those not run.
+    assert "64.99 ± 0.54 %" in text and "65.94 ± 0.56 %*" in text
+    assert "63.64" not in text and "64.63" not in text
+    caption = " ".join(text.split())
+    assert "FWT (Tseng et al., ICLR 2020), as quoted by EvoGrad" in caption
+    assert "(leave-one-out)" in caption and "* EvoGrad authors' rerun." in caption
+
+
+@pytest.mark.parametrize("method", ["lft-guided", "none"])
+def test_without_a_published_figure_there_is_no_column(method: str):
+    known = published("relationnet", "resnet10", 5, 5, "cub")
+    known = [figure for figure in known if figure.method != "none"]
+    text = printed([row(method)], known).lower()
+    assert "published" not in text and "fwt" not in text
+
+
+def test_on_a_narrow_terminal_figures_wrap_and_are_not_cut():
+    known = published("relationnet", "resnet10", 5, 5, "cub")
+    rows = [row("none", seeds=3), row("lft-evograd", seeds=3, gain=0.01)]
+    text = printed(rows, known, width=80)
+    assert "…" not in text and "lft-evograd" in text
+    for figure in ("64.31 ±", "0.72 %", "+1.00 ±", "0.77 %", "64.63 ±", "0.125"):
+        assert figure in text

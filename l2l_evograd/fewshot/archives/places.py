@@ -1,0 +1,55 @@
+"""Places365-Standard, its training images, as ``places``.
+
+``places365standard_easyformat.tar``, in it::
+
+    places365_standard/train/<class>/00000001.jpg
+
+or ``train_256_places365standard.tar``, in it::
+
+    data_256/<letter>/<class>/00000001.jpg
+
+where a class may lie two folders deep, as ``data_256/a/apartment_building/outdoor``; it
+is called ``apartment_building-outdoor``, its name in the other archive.
+``train_large_places365standard.tar`` has ``data_large`` for ``data_256``.
+
+365 classes, sorted; of each, the first 200 images by sorted name.
+"""
+
+from l2l_evograd.fewshot.archives.holdings import Classes, Collector, Holdings
+from l2l_evograd.fewshot.archives.layout import Counts, Layout
+
+_MOST = 200
+_BY_LETTER = ("data_256", "data_large")
+
+
+def _read(holdings: Holdings) -> Classes:
+    collected = Collector()
+    for image in holdings.images:
+        label = _label(image.parts)
+        if label is not None:
+            collected.add(label, image)
+    return collected.classes()
+
+
+def _label(parts: tuple[str, ...]) -> str | None:
+    """Return the class of an image, or None if it is no training image."""
+    if parts[-3:-2] == ("train",):
+        return parts[-2]
+    for folder in _BY_LETTER:
+        if folder in parts:
+            letter, *names = parts[parts.index(folder) + 1 : -1] or ("",)
+            if len(letter) == 1 and names:
+                return "-".join(names)
+    return None
+
+
+PLACES = Layout(
+    name="places",
+    expected=(
+        "places365standard_easyformat.tar with places365_standard/train/<class>/*.jpg, "
+        "or train_256_places365standard.tar with data_256/<letter>/<class>/*.jpg"
+    ),
+    read=_read,
+    counts=Counts(classes=365, least=_MOST),
+    most=_MOST,
+)

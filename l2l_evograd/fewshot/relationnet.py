@@ -1,0 +1,84 @@
+"""Relation networks: a learned comparison of feature maps, in two forms."""
+
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from l2l_evograd.fewshot.features import class_means
+
+
+class RelationNet(nn.Module):
+    """Score a query by a network that compares its map with the mean map of a class.
+
+    s_{q,c} = g([p_c; f(x_q)]), g: two blocks of 3 x 3 convolution, batch norm and ReLU,
+    each with a 2 x 2 max pool while the map is at least 3 pixels wide, then two linear
+    layers, to 8 and to 1. The 7 x 7 maps of a ResNet at 224 pixels become 3 x 3 and
+    1 x 1. Scores go into soft-max and cross-entropy.
+
+    Args:
+        channels: C of the feature maps.
+        size: their side in pixels.
+
+    Source: Sung et al., CVPR 2018; the soft-max form of Tseng et al., ICLR 2020. In
+    their code the batch norms use the batch's statistics in evaluation too; here they
+    keep running ones, so that a query is scored on its own.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for width in (2 * channels, channels):
+            blocks += [
+                nn.Conv2d(width, channels, 3, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
+            if size >= 3:
+                blocks.append(nn.MaxPool2d(2))
+                size //= 2
+        self.compare = nn.Sequential(*blocks)
+        self.score = nn.Sequential(
+            nn.Linear(channels * size * size, 8), nn.ReLU(), nn.Linear(8, 1)
+        )
+
+    def forward(
+        self, support: Tensor, support_y: Tensor, query: Tensor, ways: int
+    ) -> Tensor:
+        """Return scores, shape (n_query, ways); see :meth:`ProtoNet.forward`."""
+        prototypes = class_means(support, support_y, ways)
+        # The first convolution of [p_c; f(x_q)] is the sum of those of its halves: one
+        # for each class and each query, where each pair of them would take many more.
+        first = cast(nn.Conv2d, self.compare[0])
+        of_class, of_query = first.weight.chunk(2, dim=1)
+        classes = F.conv2d(prototypes, of_class, padding=first.padding)
+        queries = F.conv2d(query, of_query, padding=first.padding)
+        pairs = classes[None] + queries[:, None]
+        related = self.compare[1:](pairs.flatten(0, 1)).flatten(1)
+        return cast(Tensor, self.score(related)).view(len(query), ways)
+
+
+class RelationNetMSE(RelationNet):
+    """The relation network as first published: scores of 0 to 1, squared error.
+
+    s_{q,c} = sigmoid(g([p_c; f(x_q)])), trained towards 1 for the query's class and 0
+    for all others.
+
+    Args:
+        channels: C of the feature maps.
+        size: their side in pixels.
+
+    Source: Sung et al., CVPR 2018, eq. 1 and 2, the mean over queries and classes in
+    place of the sum.
+    """
+
+    def forward(
+        self, support: Tensor, support_y: Tensor, query: Tensor, ways: int
+    ) -> Tensor:
+        """Return scores, shape (n_query, ways); see :meth:`ProtoNet.forward`."""
+        return super().forward(support, support_y, query, ways).sigmoid()
+
+    def loss(self, scores: Tensor, query_y: Tensor) -> Tensor:
+        """Return the mean squared distance of scores to one-hot classes, a scalar."""
+        targets = F.one_hot(query_y, scores.shape[1]).to(scores.dtype)
+        return F.mse_loss(scores, targets)
