@@ -5,39 +5,33 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from l2l_evograd.bilevel import bilevel_step
 from l2l_evograd.fewshot.auxiliary import AuxiliaryClassifier, auxiliary_weight
 from l2l_evograd.fewshot.draws import (
     ClassBatches,
-    Drawn,
     Draws,
     EpisodePair,
     EpisodePairs,
 )
 from l2l_evograd.fewshot.episodes import Episode
 from l2l_evograd.fewshot.heads import FewShotModel, few_shot_accuracy, score_loss
-from l2l_evograd.fewshot.loading import Ahead
 from l2l_evograd.fewshot.methods import Method
-from l2l_evograd.layers import (
-    FeatureWiseTransform2d,
-    feature_transforms,
-    feature_transforms_switched,
-)
-from l2l_evograd.processes import Processes
+from l2l_evograd.fewshot.strengths import strengths_of
+from l2l_evograd.fewshot.training_module import TrainingModule
+from l2l_evograd.layers import feature_transforms, feature_transforms_switched
 from l2l_evograd.replay import plain
 from l2l_evograd.runs.accumulation import parameters_of, step_from_mean
-from l2l_evograd.runs.module import Numbered, RecordingModule
-from l2l_evograd.runs.precision import LossScale, autocast, estimator_for
+from l2l_evograd.runs.precision import autocast, estimator_for
 from l2l_evograd.runs.randomness import derive_seed, seeded
 
 # The weight decay of the transformation's Adam, as in the released code of LFT.
 HYPER_WEIGHT_DECAY = 1e-8
 
 
-class MetaTraining(RecordingModule):
+class MetaTraining(TrainingModule):
     """Meta-training of one method on the seen domains.
 
     Without learned transformation each iteration is one Adam step on the episode of
@@ -72,7 +66,8 @@ class MetaTraining(RecordingModule):
         accuracies: of the iterations' pseudo-seen episodes.
         curve: accuracy on the unseen domain at some iterations; for people, no choice
             is made by it.
-        strengths: of the layers after each block, see :func:`strengths_of`.
+        strengths: of the layers after each block, by
+            :func:`~l2l_evograd.fewshot.strengths.strengths_of`.
 
     Cost: as :func:`~l2l_evograd.bilevel_step` for each pair. Between processes one
     message of the size of θ and one of the size of λ an iteration.
@@ -80,13 +75,7 @@ class MetaTraining(RecordingModule):
     Source: Tseng et al., ICLR 2020, Algorithm 1; Bohdal et al., NeurIPS 2021, 4.3.
     """
 
-    recorded = (
-        *RecordingModule.recorded,
-        "accuracies",
-        "curve",
-        "strengths",
-        "scaling",
-    )
+    recorded = (*TrainingModule.recorded, "accuracies", "curve", "strengths")
 
     def __init__(
         self,
@@ -105,7 +94,7 @@ class MetaTraining(RecordingModule):
         precision: str = "32",
         workers: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(model, precision, workers)
         self.model = model
         self.method = method
         self._episodes = episodes
@@ -117,15 +106,9 @@ class MetaTraining(RecordingModule):
         self._block = block
         self._each = accumulate
         self._batches = auxiliary
-        self._precision = precision
-        self._workers = workers
-        self._processes = Processes()
-        self._scale: LossScale | None = None
-        self._ahead: Ahead | None = None
         self.accuracies: list[float] = []
         self.curve: list[dict[str, float | None]] = []
         self.strengths: list[dict[str, Any]] = []
-        self.scaling: list[float] = []
         self.hyperparameters = _transformation(model) if method.transforms else []
         for parameter in self.hyperparameters:
             parameter.requires_grad_(method.learned)
@@ -172,21 +155,25 @@ class MetaTraining(RecordingModule):
             optimizers.append(hyper)
         return optimizers
 
-    def on_fit_start(self) -> None:
-        """Meet the other processes."""
-        count = self.trainer.world_size
-        self._processes = Processes(distributed.group.WORLD if count > 1 else None)
-        if self._precision == "fp16":
-            self._scale = LossScale(self.scaling)
-        draws = Draws(
+    @property
+    def total(self) -> int:
+        """How many iterations there are in all."""
+        return self._iterations
+
+    @property
+    def block(self) -> int:
+        """Iterations from one checkpoint to the next."""
+        return self._block
+
+    def draws(self) -> Draws:
+        """Return the pairs of this process."""
+        return Draws(
             self._episodes,
             each=self._each,
-            rank=self._processes.rank,
-            count=count,
+            rank=self.processes.rank,
+            count=self.processes.count,
             batches=self._batches,
         )
-        pin = self.device.type == "cuda"
-        self._ahead = Ahead(draws, self._iterations, self._workers, pin)
 
     def on_train_start(self) -> None:
         """Note the layers as they are at first."""
@@ -195,25 +182,8 @@ class MetaTraining(RecordingModule):
 
     def on_train_epoch_end(self) -> None:
         """Note the layers, and let all processes have the first one's buffers."""
-        self._processes.follow_first(list(self.model.buffers()))
+        super().on_train_epoch_end()
         self._note_strengths()
-
-    def close(self) -> None:
-        """End the processes that read images."""
-        if self._ahead is not None:
-            self._ahead.close()
-
-    def train_dataloader(self) -> Numbered:
-        """Return the numbers of the iterations up to the next checkpoint."""
-        return Numbered(self.done, min(self.done + self._block, self._iterations))
-
-    def training_step(self, batch: int, batch_idx: int) -> None:
-        """Take what iteration ``batch`` sees, then make it, timed."""
-        if self._ahead is None:
-            raise RuntimeError("expected training_step to be called by a trainer's fit")
-        drawn: Drawn = self._ahead.take(batch)
-        self._drawn = drawn.to(self.device)
-        super().training_step(batch, batch_idx)
 
     def iterate(self, iteration: int) -> float:
         """Make one step and return the loss on the pseudo-seen episodes."""
@@ -229,20 +199,17 @@ class MetaTraining(RecordingModule):
             losses.append(found[0])
             scores.append(found[1])
 
-        pairs = zip(self._drawn.numbers, self._drawn.pairs, strict=True)
+        pairs = zip(self.drawn.numbers, self.drawn.pairs, strict=True)
         calls = [partial(call, number, pair) for number, pair in pairs]
         if len(calls) == 1:
             calls[0](optimizers)
         else:
             step_from_mean(optimizers, calls)
-        if self._scale is not None:
-            self._scale.update()
-            self.scaling = self._scale.state
-        mean, right = self._processes.means(
-            [torch.stack(losses).mean(), torch.stack(scores).mean()]
+        loss, right = self.common(
+            torch.stack(losses).mean(), torch.stack(scores).mean()
         )
-        self.accuracies.append(float(right))
-        return float(mean)
+        self.accuracies.append(right)
+        return loss
 
     def _plain(
         self, number: int, pair: EpisodePair, optimizer: Optimizer
@@ -253,7 +220,7 @@ class MetaTraining(RecordingModule):
         for weight, gradient in zip(weights, found, strict=True):
             weight.grad = gradient
         optimizer.step()
-        return self._unscaled(loss), right
+        return self.unscaled(loss), right
 
     def _bilevel(
         self, number: int, pair: EpisodePair, base: Optimizer, hyper: Optimizer
@@ -271,9 +238,9 @@ class MetaTraining(RecordingModule):
 
         estimator = estimator_for(self._precision, self.method.estimator)
         rate = self._lr
-        if self._scale is not None:
-            estimator = self._scale.estimator(estimator)
-            rate /= self._scale.value
+        if self.scale is not None:
+            estimator = self.scale.estimator(estimator)
+            rate /= self.scale.value
         generator = torch.Generator()
         generator.manual_seed(derive_seed(self._seed, "perturbations", number))
         step = bilevel_step(
@@ -289,27 +256,19 @@ class MetaTraining(RecordingModule):
             base_step="before",
             generator=generator,
         )
-        return self._unscaled(step.inner_loss), found[0]
+        return self.unscaled(step.inner_loss), found[0]
 
     def _loss(self, model: Any, episode: Episode) -> tuple[Tensor, Tensor]:
         """Return the loss, times S in float16, and the accuracy."""
-        with autocast(self._precision, self.device):
-            scores = model(episode, self._ways)
-        if self._precision != "32":
-            scores = scores.float()
+        scores = self.scores_of(model, episode, self._ways)
         loss = score_loss(self.model.head, scores, episode.query_y)
         right = few_shot_accuracy(plain(scores).detach(), episode.query_y)
-        if self._scale is not None:
-            loss = self._scale.scaled(loss)
-        return loss, torch.tensor(right)
-
-    def _unscaled(self, loss: Tensor) -> Tensor:
-        return loss.detach() / (1.0 if self._scale is None else self._scale.value)
+        return self.scaled(loss), torch.tensor(right)
 
     def _complete(self, optimizer: Optimizer, *_: Any) -> None:
         """Make of the gradient of a process's episodes that of all, with all terms."""
-        if self._drawn.batch is not None:
-            self._add_auxiliary(parameters_of(optimizer), *self._drawn.batch)
+        if self.drawn.batch is not None:
+            self._add_auxiliary(parameters_of(optimizer), *self.drawn.batch)
         self._average(optimizer)
 
     def _add_auxiliary(
@@ -320,8 +279,7 @@ class MetaTraining(RecordingModule):
         weight = auxiliary_weight(self._iteration, self._iterations)
         with torch.enable_grad(), autocast(self._precision, self.device):
             loss = weight * self.auxiliary.loss(self.model.backbone, images, labels)
-        if self._scale is not None:
-            loss = self._scale.scaled(loss)
+        loss = self.scaled(loss)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, found, strict=True):
             if gradient is not None:
@@ -329,35 +287,12 @@ class MetaTraining(RecordingModule):
                 parameter.grad = gradient if own is None else own + gradient
 
     def _average(self, optimizer: Optimizer, *_: Any) -> None:
-        """Put means over the processes in place of the gradients."""
-        parameters = parameters_of(optimizer)
-        means = self._processes.mean([parameter.grad for parameter in parameters])
-        for parameter, mean in zip(parameters, means, strict=True):
-            parameter.grad = mean
-        if self._scale is not None:
-            self._scale.unscale(parameters)
+        self.average(parameters_of(optimizer))
 
     def _note_strengths(self) -> None:
         self.strengths.append(
             {"iteration": self.done, "layers": strengths_of(self.model)}
         )
-
-
-def strengths_of(model: nn.Module) -> dict[str, dict[str, float]]:
-    """Return the mean strength of each transformation layer by its name.
-
-    "gamma" and "beta": the standard deviations of scale and shift, means over channels.
-    """
-    strength = FeatureWiseTransform2d.strength
-    with torch.no_grad():
-        return {
-            name: {
-                "gamma": float(strength(layer.theta_gamma).mean()),
-                "beta": float(strength(layer.theta_beta).mean()),
-            }
-            for name, layer in model.named_modules()
-            if isinstance(layer, FeatureWiseTransform2d)
-        }
 
 
 def _transformation(model: nn.Module) -> list[nn.Parameter]:

@@ -1,19 +1,17 @@
 """Pre-training of the encoder: ordinary classification of the base domain."""
 
 import random
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2l_evograd.fewshot.backbones import in_evaluation_mode
 from l2l_evograd.fewshot.domains import Dataset
 from l2l_evograd.fewshot.features import embedded
-from l2l_evograd.fewshot.loading import Ahead
-from l2l_evograd.processes import Processes
-from l2l_evograd.runs.module import Numbered, RecordingModule
-from l2l_evograd.runs.precision import LossScale, autocast
+from l2l_evograd.fewshot.training_module import TrainingModule
 from l2l_evograd.runs.randomness import derive_seed, seeded
 
 CLASSIFIERS = ("linear", "cosine")
@@ -50,7 +48,7 @@ class CosineClassifier(nn.Module):
         return self.scale * F.linear(F.normalize(features, dim=1), directions)
 
 
-class Pretraining(RecordingModule):
+class Pretraining(TrainingModule):
     """Ordinary classification of a domain's classes.
 
     The classifier sees the flattened feature maps, or their averages over the pixels
@@ -79,7 +77,7 @@ class Pretraining(RecordingModule):
     Source: Chen et al., ICLR 2019; settings as in Tseng et al., ICLR 2020.
     """
 
-    recorded = (*RecordingModule.recorded, "correct", "scaling")
+    recorded = (*TrainingModule.recorded, "correct")
 
     def __init__(
         self,
@@ -93,12 +91,7 @@ class Pretraining(RecordingModule):
         precision: str = "32",
         workers: int = 0,
     ) -> None:
-        super().__init__()
-        self._precision = precision
-        self._workers = workers
-        self._processes = Processes()
-        self._scale: LossScale | None = None
-        self._ahead: Ahead | None = None
+        super().__init__(backbone, precision, workers)
         self.backbone = backbone
         self._dataset = dataset
         self._lr = lr
@@ -117,7 +110,6 @@ class Pretraining(RecordingModule):
             features = _features_of(backbone, dataset[0][0].unsqueeze(0))
             self.classifier = _make_classifier(classifier, features, classes)
         self.correct: list[float] = []
-        self.scaling: list[float] = []
 
     @property
     def figures(self) -> dict[str, float]:
@@ -137,61 +129,38 @@ class Pretraining(RecordingModule):
         """Return Adam over everything."""
         return torch.optim.Adam(self.parameters(), lr=self._lr)
 
-    def on_fit_start(self) -> None:
-        """Meet the other processes."""
-        count = self.trainer.world_size
-        self._processes = Processes(distributed.group.WORLD if count > 1 else None)
-        if self._precision == "fp16":
-            self._scale = LossScale(self.scaling)
-        stop = self.batches * (self.trainer.max_epochs or 1)
-        pin = self.device.type == "cuda"
-        self._ahead = Ahead(self._batch, stop, self._workers, pin)
+    @property
+    def total(self) -> int:
+        """How many iterations there are in all."""
+        return self.batches * (self.trainer.max_epochs or 1)
 
-    def on_train_epoch_end(self) -> None:
-        """Let all processes have the first one's buffers."""
-        self._processes.follow_first(list(self.backbone.buffers()))
+    @property
+    def block(self) -> int:
+        """Iterations from one checkpoint to the next."""
+        return self.batches
 
-    def close(self) -> None:
-        """End the processes that read images."""
-        if self._ahead is not None:
-            self._ahead.close()
-
-    def train_dataloader(self) -> Numbered:
-        """Return the numbers of the iterations of the coming epoch."""
-        return Numbered(self.done, self.done + self.batches)
-
-    def training_step(self, batch: int, batch_idx: int) -> None:
-        """Take the images of iteration ``batch``, then make it, timed."""
-        if self._ahead is None:
-            raise RuntimeError("expected training_step to be called by a trainer's fit")
-        self._drawn = self._ahead.take(batch)
-        super().training_step(batch, batch_idx)
+    def draws(self) -> Callable[[int], "ShareOfBatch"]:
+        """Return the batches of this process."""
+        return self._batch
 
     def iterate(self, iteration: int) -> float:
         """Make one step on one batch and return its mean loss."""
-        images, labels, share = self._drawn
-        images, labels = images.to(self.device), labels.to(self.device)
+        images, labels, share = self.drawn
         (optimizer,) = self.plain_optimizers()
         weights = list(self.parameters())
         with seeded(derive_seed(self._seed, "pretrain", iteration), self.device):
-            with autocast(self._precision, self.device):
-                scores = self.scores(images)
+            scores = self.scores_of(self.scores, images)
             # A mean over processes that is the mean over the whole batch.
-            loss = share * F.cross_entropy(scores.float(), labels)
-            scaled = loss if self._scale is None else self._scale.scaled(loss)
-            found = torch.autograd.grad(scaled, weights)
-        for weight, mean in zip(weights, self._processes.mean(found), strict=True):
-            weight.grad = mean
-        if self._scale is not None:
-            self._scale.unscale(weights)
+            loss = self.scaled(share * F.cross_entropy(scores, labels))
+            found = torch.autograd.grad(loss, weights)
+        for weight, gradient in zip(weights, found, strict=True):
+            weight.grad = gradient
+        self.average(weights)
         optimizer.step()
-        if self._scale is not None:
-            self._scale.update()
-            self.scaling = self._scale.state
         right = share * (scores.argmax(1) == labels).float().mean()
-        loss, right = self._processes.means([loss.detach(), right])
-        self.correct.append(float(right))
-        return float(loss)
+        mean, accuracy = self.common(self.unscaled(loss), right)
+        self.correct.append(accuracy)
+        return mean
 
     def _batch(self, iteration: int) -> "ShareOfBatch":
         epoch, position = divmod(iteration, self.batches)
@@ -199,13 +168,13 @@ class Pretraining(RecordingModule):
         random.Random(derive_seed(self._seed, "order", epoch)).shuffle(order)
         start = position * self._batch_size
         chosen = order[start : start + self._batch_size]
-        whole, count = len(chosen), self._processes.count
+        whole, count = len(chosen), self.processes.count
         if whole >= 2 * count:
-            chosen = chosen[self._processes.rank :: count]
+            chosen = chosen[self.processes.rank :: count]
             share = len(chosen) * count / whole
         else:
             share = 1.0
-        rank = [self._processes.rank] if self._processes.rank else []
+        rank = [self.processes.rank] if self.processes.rank else []
         seed = derive_seed(self._seed, "augmentation", iteration, *rank)
         with seeded(seed, torch.device("cpu")):
             items = [self._dataset[index] for index in chosen]
@@ -227,6 +196,10 @@ class ShareOfBatch(NamedTuple):
     images: Tensor
     labels: Tensor
     share: float
+
+    def to(self, device: torch.device) -> "ShareOfBatch":
+        """Return the same on ``device``."""
+        return ShareOfBatch(self.images.to(device), self.labels.to(device), self.share)
 
 
 def _make_classifier(name: str, features: int, classes: int) -> nn.Module:

@@ -132,3 +132,51 @@ def test_episodes_that_cannot_be_drawn_are_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=message):
         tiny_experiment(tmp_path / "out", **changes)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_lack_of_memory_names_what_needs_it_and_what_lowers_it(tmp_path, monkeypatch):
+    def exhausted(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried 9 GiB.\nmore")
+
+    monkeypatch.setattr(experiment_module, "train", exhausted)
+    with pytest.raises(ValueError) as raised:
+        tiny_experiment(tmp_path, methods=METHODS).run()
+    (line,) = str(raised.value).splitlines()
+    for part in ("cnn4 at 16 px", "K = 2", "lower --image-size, --queries", "9 GiB"):
+        assert part in line
+
+
+def test_another_run_lends_its_encoder_where_it_is_the_one_wanted(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    options = {"methods": ("none",), "iterations": 2}
+    tiny_experiment(first, **options).run()
+    lent = tiny_experiment(second, **options, unseen="print", base="texture-like")
+    with pytest.raises(ValueError, match="'print' there, 'texture-like'"):
+        lent.run(pretrained=first)
+    third = tiny_experiment(tmp_path / "third", **options, queries=3)
+    third.run(pretrained=first)
+    own, other = weights(first), weights(tmp_path / "third")
+    names = [name for name in own if name.startswith("0-pretrain/")]
+    assert names and all(torch.equal(own[name], other[name]) for name in names)
+
+
+def test_accumulation_auxiliary_and_the_like_reach_the_training(tmp_path):
+    runs = [
+        tiny_experiment(
+            tmp_path / str(number), methods=("lft-guided",), iterations=2, **changes
+        ).run().runs[0]
+        for number, changes in enumerate(
+            (
+                {},
+                {"accumulate": 2},
+                {"auxiliary": True},
+                {"precision": "bf16"},
+                {"domain_block": 50},
+                {"test_queries": 4},
+                {"pretrain_classifier": "cosine"},
+                {"pretrain_batch": 3},
+            )
+        )
+    ]  # fmt: skip
+    told = [(run["curve"], run["strengths"], run["accuracies"]) for run in runs]
+    assert len({json.dumps(one) for one in told}) == 8
