@@ -148,7 +148,7 @@ CONFIGS = {
             ("Meta-Weight-Net, small", WeightNetConfig("small", 8, 20)),
             (
                 "LFT, CNN4",
-                TransformsConfig("cnn4", "protonet", 2, 1, 2, image_size=16),
+                TransformsConfig("cnn4", "relationnet", 2, 1, 2, image_size=16),
             ),
             ("MAML, narrow", MamlConfig(1, 2, 2, 2, image_size=16, hidden=4)),
         ),

@@ -49,13 +49,14 @@ class RelationNet(nn.Module):
         prototypes = class_means(support, support_y, ways)
         # The first convolution of [p_c; f(x_q)] is the sum of those of its halves: one
         # for each class and each query, where each pair of them would take many more.
-        first = cast(nn.Conv2d, self.compare[0])
-        of_class, of_query = first.weight.chunk(2, dim=1)
-        classes = F.conv2d(prototypes, of_class, padding=first.padding)
-        queries = F.conv2d(query, of_query, padding=first.padding)
-        pairs = classes[None] + queries[:, None]
-        related = self.compare[1:](pairs.flatten(0, 1)).flatten(1)
-        return cast(Tensor, self.score(related)).view(len(query), ways)
+        first, *others = self.compare
+        of_class, of_query = cast(Tensor, first.weight).chunk(2, dim=1)
+        classes = F.conv2d(prototypes, of_class, padding=1)
+        queries = F.conv2d(query, of_query, padding=1)
+        related = (classes[None] + queries[:, None]).flatten(0, 1)
+        for layer in others:
+            related = layer(related)
+        return cast(Tensor, self.score(related.flatten(1))).view(len(query), ways)
 
 
 class RelationNetMSE(RelationNet):
