@@ -58,7 +58,7 @@ class Config:
 
 
 CONFIGS = {
-    "default": Config({"iterations": 210}, {}, seeds=5),
+    "default": Config({"iterations": 210}, {}, seeds=3),
     "smoke": Config(
         {
             "iterations": 2,
@@ -139,14 +139,25 @@ def cross_domain(config: Config) -> Problem:
     )
 
 
-def measure(config: Config, console: Console) -> list[Figures]:
-    """Return one record for each problem, budget and method."""
+def measure(
+    config: Config,
+    console: Console,
+    after: Callable[[list[Figures]], None] = lambda records: None,
+) -> list[Figures]:
+    """Return one record for each problem, budget and method.
+
+    Args:
+        config: what is measured.
+        console: where to say what happens.
+        after: called after every problem with the records so far.
+    """
     torch.set_num_threads(config.threads)
     records = []
     for make in (noisy_labels, cross_domain):
         problem = make(config)
         with tempfile.TemporaryDirectory() as folder:
             records += _measure(problem, Path(folder), console)
+        after(records)
     return records
 
 
@@ -270,19 +281,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     config = CONFIGS[chosen.config]
     console = wide_console(_WIDTH)
-    records = measure(config, console)
-    console.print(table(records))
-    if chosen.json is not None:
-        content = {
-            "config": dataclasses.asdict(config),
-            "environment": environment(torch.device("cpu"), config.threads),
-            "records": records,
-        }
-        chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        write_json(chosen.json, content)
-    if chosen.picture is not None:
-        chosen.picture.parent.mkdir(parents=True, exist_ok=True)
-        draw(records, chosen.picture)
+
+    def keep(records: list[Figures]) -> None:
+        # Whatever ends a run of an hour, the problem before it is there.
+        if chosen.json is not None:
+            content = {
+                "config": dataclasses.asdict(config),
+                "environment": environment(torch.device("cpu"), config.threads),
+                "records": records,
+            }
+            chosen.json.parent.mkdir(parents=True, exist_ok=True)
+            write_json(chosen.json, content)
+        if chosen.picture is not None:
+            chosen.picture.parent.mkdir(parents=True, exist_ok=True)
+            draw(records, chosen.picture)
+
+    console.print(table(measure(config, console, keep)))
 
 
 if __name__ == "__main__":

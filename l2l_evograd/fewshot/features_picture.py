@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from l2l_evograd.fewshot.plane import Plane, principal_plane
+from l2l_evograd.fewshot.plane import Plane
 from l2l_evograd.runs import pictures
 
 _SEEN_COLOURS = (
@@ -25,30 +25,8 @@ _MOST_COLUMNS = 3
 _MOST_POINTS = 300
 
 
-def draw_features(
-    features: Mapping[str, Mapping[str, Tensor]], unseen: str, path: Path
-) -> None:
-    """Draw the features of all domains in one plane for each method.
-
-    The plane is spanned by the first two principal components of the method's features
-    of the seen domains; those of the unseen domain are laid into it.
-
-    Args:
-        features: method -> domain -> features, shape (n, d), d at least 2.
-        unseen: name of the unseen domain.
-        path: of the PNG, written in one stroke.
-
-    Raises:
-        ValueError: for features of another shape, or no seen or no unseen domain.
-
-    Cost: as :func:`~l2l_evograd.fewshot.plane.principal_plane` for each method.
-    """
-    planes = {name: principal_plane(each, unseen) for name, each in features.items()}
-    draw_planes(planes, unseen, path)
-
-
 def draw_planes(planes: Mapping[str, Plane], unseen: str, path: Path) -> None:
-    """Draw features that lie in a plane already, a panel for each method.
+    """Draw the features of all domains in one plane for each method.
 
     Args:
         planes: method -> from :func:`~l2l_evograd.fewshot.plane.principal_plane`.

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from l2l_evograd.fewshot.backbones import BACKBONES
+from l2l_evograd.fewshot.heads import HEADS
 from l2l_evograd.fewshot.methods import METHODS
+from l2l_evograd.fewshot.pretraining import CLASSIFIERS
 from l2l_evograd.runs.precision import PRECISIONS
 from l2l_evograd.runs.processes import check_devices, check_nodes
 from l2l_evograd.runs.settings import (
@@ -19,9 +22,6 @@ from l2l_evograd.runs.settings import (
     found_device,
 )
 
-HEADS = ("protonet", "matchingnet", "relationnet", "relationnet-mse", "gnn")
-CLASSIFIERS = ("linear", "cosine")
-
 # Sizes used in the literature for photographs, and the size of the built-in glyphs.
 PHOTOGRAPH_SIZES = {
     "cnn4": 84,
@@ -31,7 +31,6 @@ PHOTOGRAPH_SIZES = {
     "resnet18": 224,
     "resnet34": 224,
 }
-BACKBONES = tuple(PHOTOGRAPH_SIZES)
 BUILT_IN_SIZE = 32
 BUILT_IN_BASE = "print"
 
@@ -61,8 +60,8 @@ class CrossDomainSettings(RunSettings):
             domains, else the first in alphabetical order that is not the unseen one.
         data: folder of domains as file lists; None: the built-in glyphs.
         methods: what to compare, names of :data:`METHODS`, in this order.
-        head: a name in :data:`HEADS`.
-        backbone: a name in :data:`BACKBONES`.
+        head: a name in :data:`~l2l_evograd.fewshot.heads.HEADS`.
+        backbone: a name in :data:`~l2l_evograd.fewshot.backbones.BACKBONES`.
         ways: classes of an episode.
         shots: support images of a class.
         queries: query images of a class.
@@ -220,7 +219,7 @@ def default_image_size(backbone: str, own_size: int | None) -> int:
     """Return the side of the images where none is asked for.
 
     Args:
-        backbone: a name in :data:`BACKBONES`.
+        backbone: a name in :data:`~l2l_evograd.fewshot.backbones.BACKBONES`.
         own_size: the smallest side of the images on disk; None: built-in domains.
 
     Returns:

@@ -1,15 +1,9 @@
 """Cross-domain meta-training in several processes."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 import pytorch_lightning as pl
 import torch
+from launched import killed_and_gone_on_with
 from test_metatraining import SHAPE, episode_pairs, start
 from tiny import tiny_dataset, tiny_settings
 
@@ -17,8 +11,6 @@ from l2l_evograd.fewshot.draws import ClassBatches
 from l2l_evograd.fewshot.metatraining import MetaTraining
 from l2l_evograd.fewshot.methods import METHODS
 from l2l_evograd.layers import add_feature_transforms
-
-COSTS = ("seconds_per_iteration", "peak_memory_bytes")
 
 # Lightning asks newer releases of torch in a way that they deprecate.
 quiet = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\)")
@@ -119,46 +111,10 @@ def test_impossible_numbers_of_processes(changes, message):
         tiny_settings(**changes)
 
 
-OPTIONS = ["--methods", "ft,lft-guided", "--iterations", "6", "--save-every", "2"]
-OPTIONS += ["--pretrain-epochs", "1", "--episodes", "10", "--image-size", "16"]
-OPTIONS += ["--queries", "2", "--shots", "1", "--devices", "2", "--device", "cpu"]
-ALONE = [sys.executable]
-TORCHRUN = [*ALONE, "-m", "torch.distributed.run", "--standalone"]
-TORCHRUN += ["--nproc-per-node", "2"]
-
-
-def begin(launcher, *options):
-    line = [*launcher, "-m", "l2l_evograd.cli", "crossdomain", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE"):
-        environment.pop(name, None)
-    return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def end(process):
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return output
-
-
-def figures(out):
-    runs = json.loads((out / "results.json").read_text())["runs"]
-    return [{k: v for k, v in run.items() if k not in COSTS} for run in runs]
-
-
 def test_a_command_in_two_processes_is_killed_and_goes_on(tmp_path):
-    parts, whole = tmp_path / "parts", tmp_path / "whole"
-    process = begin(ALONE, *OPTIONS, "--out", str(parts))
-    checkpoint = parts / "checkpoints" / "0-lft-guided.ckpt"
-    deadline = time.monotonic() + 200
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)  # the other process notices and ends as well
-    output = end(begin(ALONE, "--resume", "--out", str(parts)))
-    assert output.count("lft-guided on sketch") == 1
-    launched = end(begin(TORCHRUN, *OPTIONS, "--out", str(whole)))
-    assert launched.count("lft-guided on sketch") == 1
-    assert figures(parts) == figures(whole) and len(figures(whole)) == 2
+    line = ["crossdomain", "--methods", "ft,lft-guided", "--iterations", "6"]
+    line += ["--save-every", "2", "--pretrain-epochs", "1", "--episodes", "10"]
+    line += ["--image-size", "16", "--queries", "2", "--shots", "1"]
+    line += ["--devices", "2", "--device", "cpu"]
+    said = "lft-guided on sketch"
+    killed_and_gone_on_with(tmp_path, line, "lft-guided", said)

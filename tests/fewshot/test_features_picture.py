@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from l2l_evograd.fewshot.features_picture import draw_features, draw_planes
+from l2l_evograd.fewshot.features_picture import draw_planes
 from l2l_evograd.fewshot.plane import principal_plane
 
 
@@ -16,6 +16,13 @@ def features(seed: int = 0, width: int = 7) -> dict[str, Tensor]:
         name: spread * torch.randn(count, width, generator=generator).double()
         for name, count in (("photo", 12), ("print", 9), ("sketch", 5))
     }
+
+
+def draw_features(
+    features: dict[str, dict[str, Tensor]], unseen: str, path: Path
+) -> None:
+    planes = {name: principal_plane(each, unseen) for name, each in features.items()}
+    draw_planes(planes, unseen, path)
 
 
 def test_the_plane_is_spanned_by_the_covariances_first_eigenvectors():

@@ -26,7 +26,7 @@ def test_the_defaults_compare_all_methods():
         ({"image_size": 8}, "image_size to be at least 16"),
         ({"lr": 0.0}, "lr to be positive and finite"),
         ({"meta_lr": float("inf")}, "meta_lr to be positive and finite"),
-        ({"head": "linear"}, "unknown head 'linear'; choose from protonet, match"),
+        ({"head": "linear"}, "unknown head 'linear'; choose from protonet, relation"),
         ({"backbone": "vgg"}, "unknown backbone 'vgg'; choose from cnn4, conv4, "),
         ({"methods": ("maml",)}, "unknown method 'maml'; choose from none, ft, lft-"),
         ({"methods": ()}, "at least one method of none, ft"),

@@ -1,23 +1,15 @@
 """Noisy labels in several processes."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 import pytorch_lightning as pl
 import torch
+from launched import killed_and_gone_on_with
 from noisy import coloured, tiny_module, tiny_settings
 from torch import nn
 from torch.utils.data import TensorDataset
 
 from l2l_evograd.noisy_labels.module import NoisyLabelModule
 from l2l_evograd.runs.processes import leads
-
-COSTS = ("seconds_per_iteration", "peak_memory_bytes")
 
 
 class Kept(pl.Callback):
@@ -117,48 +109,11 @@ def test_a_scheduler_that_numbers_lone_runs_does_not_silence_them(monkeypatch):
     assert leads(2)
 
 
-OPTIONS = ["--methods", "baseline,guided", "--train-images", "60", "--iterations", "8"]
-OPTIONS += ["--test-images", "50", "--devices", "2", "--device", "cpu"]
-ALONE = [sys.executable]
-TORCHRUN = [*ALONE, "-m", "torch.distributed.run", "--standalone"]
-TORCHRUN += ["--nproc-per-node", "2"]
-
-
-def start(launcher, *options):
-    line = [*launcher, "-m", "l2l_evograd.cli", "noisy-labels", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE"):
-        environment.pop(name, None)
-    return subprocess.Popen(
-        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-
-
-def end(process):
-    output, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    return output
-
-
-def figures(out):
-    runs = json.loads((out / "results.json").read_text())["runs"]
-    return [{k: v for k, v in run.items() if k not in COSTS} for run in runs]
-
-
 def test_a_command_in_two_processes_is_killed_and_goes_on(tmp_path):
-    parts, whole = tmp_path / "parts", tmp_path / "whole"
-    process = start(ALONE, *OPTIONS, "--out", str(parts))
-    checkpoint = parts / "checkpoints" / "0-guided.ckpt"
-    deadline = time.monotonic() + 200
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)  # the other process notices and ends as well
-    output = end(start(ALONE, "--resume", "--out", str(parts)))
-    assert output.count("guided: best") == 1
-    launched = end(start(TORCHRUN, *OPTIONS, "--out", str(whole)))
-    assert launched.count("guided: best") == 1
-    assert figures(parts) == figures(whole) and len(figures(whole)) == 2
+    line = ["noisy-labels", "--methods", "baseline,guided", "--train-images", "60"]
+    line += ["--iterations", "8", "--test-images", "50"]
+    line += ["--devices", "2", "--device", "cpu"]
+    parts = killed_and_gone_on_with(tmp_path, line, "guided", "guided: best")
     assert {path.name for path in (parts / "logs").iterdir()} == {
         "0-baseline",
         "0-guided",
