@@ -36,6 +36,8 @@ from l2l_evograd.runs.settings import RunSettings
 
 Figures = dict[str, Any]
 
+PROBLEMS = ("noisy-labels", "cross-domain")
+
 _WIDTH = 110
 
 
@@ -58,7 +60,7 @@ class Config:
 
 
 CONFIGS = {
-    "default": Config({"iterations": 210}, {}, seeds=3),
+    "default": Config({"iterations": 210}, {"iterations": 60}, seeds=3),
     "smoke": Config(
         {
             "iterations": 2,
@@ -143,6 +145,7 @@ def measure(
     config: Config,
     console: Console,
     after: Callable[[list[Figures]], None] = lambda records: None,
+    only: str | None = None,
 ) -> list[Figures]:
     """Return one record for each problem, budget and method.
 
@@ -150,10 +153,12 @@ def measure(
         config: what is measured.
         console: where to say what happens.
         after: called after every problem with the records so far.
+        only: the name of the one problem to measure; None: both.
     """
     torch.set_num_threads(config.threads)
     records = []
-    for make in (noisy_labels, cross_domain):
+    makers = dict(zip(PROBLEMS, (noisy_labels, cross_domain), strict=True))
+    for make in makers.values() if only is None else [makers[only]]:
         problem = make(config)
         with tempfile.TemporaryDirectory() as folder:
             records += _measure(problem, Path(folder), console)
@@ -276,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, write the records and the picture."""
     parser = argparse.ArgumentParser(description="Accuracy for the same effort.")
     parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
+    parser.add_argument("--problem", choices=PROBLEMS, help="only this one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     chosen = parser.parse_args(arguments)
@@ -296,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             chosen.picture.parent.mkdir(parents=True, exist_ok=True)
             draw(records, chosen.picture)
 
-    console.print(table(measure(config, console, keep)))
+    console.print(table(measure(config, console, keep, chosen.problem)))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,9 @@ def draw(records: Sequence[Record], path: Path) -> None:
 
 def _points(axes: Axes, records: Sequence[Record]) -> None:
     axes.set_xscale("log")
+    # Before anything is drawn: limits found for a single point may be equal.
+    costs = [record["relative_seconds"] for record in records]
+    axes.set_xlim(min(costs) * 0.6, max(costs) * 1.9)
     for record in records:
         x, y = _place(record)
         found = _ratio(record)
@@ -89,8 +92,6 @@ def _points(axes: Axes, records: Sequence[Record]) -> None:
         )
     axes.axhline(1, color=pictures.GREY, linewidth=0.8, zorder=0)
     axes.axhline(0, color=pictures.GREY, linewidth=0.8, linestyle=":", zorder=0)
-    costs = [record["relative_seconds"] for record in records]
-    axes.set_xlim(min(costs) * 0.6, max(costs) * 1.9)
     heights = [_place(record)[1] for record in records]
     axes.set_ylim(min(-0.3, *heights) - 0.15, max(1.6, *heights) + 0.25)
     axes.xaxis.set_major_locator(FixedLocator(_TICKS))
