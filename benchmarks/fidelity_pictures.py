@@ -92,7 +92,11 @@ def _points(axes: Axes, records: Sequence[Record]) -> None:
         )
     axes.axhline(1, color=pictures.GREY, linewidth=0.8, zorder=0)
     axes.axhline(0, color=pictures.GREY, linewidth=0.8, linestyle=":", zorder=0)
-    heights = [_place(record)[1] for record in records]
+    heights = []
+    for record in records:
+        y, found = _place(record)[1], _ratio(record)
+        error = found["error"] if y == found["value"] else 0.0
+        heights += [y - error, y + error]
     axes.set_ylim(min(-0.3, *heights) - 0.15, max(1.6, *heights) + 0.25)
     axes.xaxis.set_major_locator(FixedLocator(_TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
