@@ -56,7 +56,7 @@ class Config:
     noisy: Mapping[str, Any]
     crossdomain: Mapping[str, Any]
     seeds: int
-    threads: int = 2
+    threads: int = 1
 
 
 CONFIGS = {
