@@ -270,6 +270,8 @@ def draw(records: Sequence[Figures], path: Path) -> None:
                 label=method,
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}")
         axes.set_title(f"{problem}: equal iterations, then equal time")
         axes.set_xlabel("seconds of training")
         axes.set_ylabel("test accuracy, %")
