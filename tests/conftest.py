@@ -1,5 +1,6 @@
 """One thread for each test process, and double precision where a test asks for it."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -14,3 +15,11 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture(autouse=True)
+def interrupts_as_before():
+    """Lightning leaves Ctrl-C ignored where it has seen one, for all tests to come."""
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
