@@ -1,4 +1,4 @@
-"""Commands in processes of their own, and in several at once."""
+"""Commands and trainings in processes of their own, and in several at once."""
 
 import json
 import os
@@ -6,9 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
 
 ALONE = [sys.executable]
 TORCHRUN = [*ALONE, "-m", "torch.distributed.run", "--standalone"]
@@ -16,6 +20,46 @@ TORCHRUN += ["--nproc-per-node", "2"]
 
 # What need not come out the same.
 COSTS = ("seconds_per_iteration", "peak_memory_bytes")
+
+
+# Lightning asks newer releases of torch in a way that they deprecate.
+quiet = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\)")
+
+
+class Kept(pl.Callback):
+    """Leaves what every process ended with in a file."""
+
+    def __init__(self, folder: Path, kept: Callable[[Any], dict[str, Any]]) -> None:
+        self.folder = folder
+        self.kept = kept
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        name = f"{trainer.world_size}-{pl_module.global_rank}.pt"
+        torch.save(self.kept(pl_module), self.folder / name)
+
+
+def fitted(
+    module: pl.LightningModule,
+    folder: Path,
+    devices: int,
+    epochs: int,
+    kept: Callable[[Any], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Return what is kept of a training, for each of the processes that shared it."""
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        reload_dataloaders_every_n_epochs=1,
+        strategy="ddp_fork" if devices > 1 else "auto",
+        devices=devices,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Kept(folder, kept)],
+    )
+    trainer.fit(module)
+    return [torch.load(folder / f"{devices}-{rank}.pt") for rank in range(devices)]
 
 
 def start(launcher: Sequence[str], *line: str) -> subprocess.Popen[str]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from l2l_evograd.fewshot.backbones import in_evaluation_mode
 from l2l_evograd.fewshot.domains import Dataset
 from l2l_evograd.fewshot.episodes import EpisodeSampler
 from l2l_evograd.fewshot.heads import FewShotModel, few_shot_accuracy
@@ -60,14 +61,8 @@ class FeatureDataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put ``model`` into evaluation mode, without gradients, for the body."""
-    before = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in before.items():
-            module.training = training
+    with in_evaluation_mode(model), torch.no_grad():
+        yield
 
 
 class ImageBatches:

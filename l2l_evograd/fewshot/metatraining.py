@@ -214,13 +214,13 @@ class MetaTraining(TrainingModule):
     def _plain(
         self, number: int, pair: EpisodePair, optimizer: Optimizer
     ) -> tuple[Tensor, Tensor]:
-        loss, right = self._loss(self.model, pair.seen)
+        loss, scores = self._loss(self.model, pair.seen)
         weights = parameters_of(optimizer)
         found = torch.autograd.grad(loss, weights, allow_unused=True)
         for weight, gradient in zip(weights, found, strict=True):
             weight.grad = gradient
         optimizer.step()
-        return self.unscaled(loss), right
+        return self.unscaled(loss), _accuracy(scores, pair.seen)
 
     def _bilevel(
         self, number: int, pair: EpisodePair, base: Optimizer, hyper: Optimizer
@@ -228,8 +228,8 @@ class MetaTraining(TrainingModule):
         found: list[Tensor] = []
 
         def inner(model: Any) -> Tensor:
-            loss, right = self._loss(model, pair.seen)
-            found.append(right)
+            loss, scores = self._loss(model, pair.seen)
+            found.append(_accuracy(scores, pair.seen))
             return loss
 
         def outer(model: Any) -> Tensor:
@@ -259,26 +259,23 @@ class MetaTraining(TrainingModule):
         return self.unscaled(step.inner_loss), found[0]
 
     def _loss(self, model: Any, episode: Episode) -> tuple[Tensor, Tensor]:
-        """Return the loss, times S in float16, and the accuracy."""
+        """Return the loss, times S in float16, and the scores."""
         scores = self.scores_of(model, episode, self._ways)
         loss = score_loss(self.model.head, scores, episode.query_y)
-        right = few_shot_accuracy(plain(scores).detach(), episode.query_y)
-        return self.scaled(loss), torch.tensor(right)
+        return self.scaled(loss), scores
 
     def _complete(self, optimizer: Optimizer, *_: Any) -> None:
         """Make of the gradient of a process's episodes that of all, with all terms."""
-        if self.drawn.batch is not None:
-            self._add_auxiliary(parameters_of(optimizer), *self.drawn.batch)
+        if self.auxiliary is not None:
+            self._add_auxiliary(self.auxiliary, parameters_of(optimizer))
         self._average(optimizer)
 
     def _add_auxiliary(
-        self, parameters: Sequence[Tensor], images: Tensor, labels: Tensor
+        self, classifier: AuxiliaryClassifier, parameters: Sequence[Tensor]
     ) -> None:
-        if self.auxiliary is None:
-            return
         weight = auxiliary_weight(self._iteration, self._iterations)
         with torch.enable_grad(), autocast(self._precision, self.device):
-            loss = weight * self.auxiliary.loss(self.model.backbone, images, labels)
+            loss = weight * classifier.loss(self.model.backbone, *self.drawn.batch)
         loss = self.scaled(loss)
         found = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, found, strict=True):
@@ -293,6 +290,10 @@ class MetaTraining(TrainingModule):
         self.strengths.append(
             {"iteration": self.done, "layers": strengths_of(self.model)}
         )
+
+
+def _accuracy(scores: Tensor, episode: Episode) -> Tensor:
+    return torch.tensor(few_shot_accuracy(plain(scores).detach(), episode.query_y))
 
 
 def _transformation(model: nn.Module) -> list[nn.Parameter]:

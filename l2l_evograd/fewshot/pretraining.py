@@ -1,7 +1,8 @@
 """Pre-training of the encoder: ordinary classification of the base domain."""
 
+import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -164,8 +165,7 @@ class Pretraining(TrainingModule):
 
     def _batch(self, iteration: int) -> "ShareOfBatch":
         epoch, position = divmod(iteration, self.batches)
-        order = list(range(len(self._dataset)))
-        random.Random(derive_seed(self._seed, "order", epoch)).shuffle(order)
+        order = _order(len(self._dataset), derive_seed(self._seed, "order", epoch))
         start = position * self._batch_size
         chosen = order[start : start + self._batch_size]
         whole, count = len(chosen), self.processes.count
@@ -200,6 +200,13 @@ class ShareOfBatch(NamedTuple):
     def to(self, device: torch.device) -> "ShareOfBatch":
         """Return the same on ``device``."""
         return ShareOfBatch(self.images.to(device), self.labels.to(device), self.share)
+
+
+@functools.lru_cache(maxsize=2)  # all batches of an epoch have the same one
+def _order(count: int, seed: int) -> Sequence[int]:
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return order
 
 
 def _make_classifier(name: str, features: int, classes: int) -> nn.Module:

@@ -77,17 +77,7 @@ def check_out(
         ValueError: if it is no folder, or holds a run that is neither to be gone on
             with nor to be replaced.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"expected --out to be a folder, but {out} is a file")
-    existing = out
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise ValueError(f"cannot make the folder {out}: {existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"cannot write to {existing}; choose another folder with --out"
-        )
+    check_writable(out)
     has_run = (out / SETTINGS).exists()
     if resume and not has_run:
         raise FileNotFoundError(
@@ -106,6 +96,26 @@ def check_out(
         raise ValueError(
             f"{out} holds {', '.join(in_the_way)}, but no {SETTINGS} to tell whether "
             f"a run wrote them; choose another folder (--out) or move them away"
+        )
+
+
+def check_writable(out: Path) -> None:
+    """Refuse a folder that cannot be made or written to.
+
+    Raises:
+        PermissionError: if it, or the folder that it would be made in, is read-only.
+        ValueError: if it, or one above it, is a file.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"expected --out to be a folder, but {out} is a file")
+    existing = out
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise ValueError(f"cannot make the folder {out}: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"cannot write to {existing}; choose another folder with --out"
         )
 
 

@@ -1,35 +1,26 @@
 """Cross-domain meta-training in several processes."""
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from launched import killed_and_gone_on_with
+from launched import fitted, killed_and_gone_on_with, quiet
 from test_metatraining import SHAPE, episode_pairs, start
-from tiny import tiny_dataset, tiny_settings
+from tiny import tiny_settings
 
-from l2l_evograd.fewshot.draws import ClassBatches
 from l2l_evograd.fewshot.metatraining import MetaTraining
 from l2l_evograd.fewshot.methods import METHODS
 from l2l_evograd.layers import add_feature_transforms
 
-# Lightning asks newer releases of torch in a way that they deprecate.
-quiet = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\)")
+
+def kept(module):
+    return {
+        "state": {name: p.detach() for name, p in module.named_parameters()},
+        "buffers": dict(module.model.named_buffers()),
+        "losses": module.losses,
+        "strengths": module.strengths,
+    }
 
 
-class Kept(pl.Callback):
-    """Leaves what every process ended with in a file."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_end(self, trainer, module):
-        state = {name: p.detach() for name, p in module.named_parameters()}
-        kept = {"state": state, "losses": module.losses, "strengths": module.strengths}
-        kept["buffers"] = dict(module.model.named_buffers())
-        torch.save(kept, self.folder / f"{trainer.world_size}-{module.global_rank}.pt")
-
-
-def fit(folder, name, devices, iterations=3, auxiliary=False, **options):
+def fit(folder, name, devices, iterations=3, **options):
     model, method = start().double(), METHODS[name]
     if method.transforms:
         add_feature_transforms(model.backbone)
@@ -43,24 +34,9 @@ def fit(folder, name, devices, iterations=3, auxiliary=False, **options):
         seed=0,
         iterations=iterations,
         block=2,
-        auxiliary=ClassBatches(tiny_dataset("pre"), 6, seed=0) if auxiliary else None,
         **options,
     )
-    trainer = pl.Trainer(
-        max_epochs=-(-iterations // 2),
-        reload_dataloaders_every_n_epochs=1,
-        use_distributed_sampler=False,
-        strategy="ddp_fork" if devices > 1 else "auto",
-        devices=devices,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Kept(folder)],
-    )
-    trainer.fit(module)
-    return [torch.load(folder / f"{devices}-{rank}.pt") for rank in range(devices)]
+    return fitted(module, folder, devices, -(-iterations // 2), kept)
 
 
 class Doubled:

@@ -1,9 +1,8 @@
 """Noisy labels in several processes."""
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from launched import killed_and_gone_on_with
+from launched import fitted, killed_and_gone_on_with, quiet
 from noisy import coloured, tiny_module, tiny_settings
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -12,16 +11,9 @@ from l2l_evograd.noisy_labels.module import NoisyLabelModule
 from l2l_evograd.runs.processes import leads
 
 
-class Kept(pl.Callback):
-    """Leaves what every process ended with in a file."""
-
-    def __init__(self, folder):
-        self.folder = folder
-
-    def on_train_end(self, trainer, module):
-        kept = {"state": module.state_dict(), "losses": module.losses}
-        kept["curve"] = [point["accuracy"] for point in module.curve]
-        torch.save(kept, self.folder / f"{trainer.world_size}-{module.global_rank}.pt")
+def kept(module):
+    curve = [point["accuracy"] for point in module.curve]
+    return {"state": module.state_dict(), "losses": module.losses, "curve": curve}
 
 
 def fit(folder, method, devices, model=None, **changes):
@@ -36,24 +28,7 @@ def fit(folder, method, devices, model=None, **changes):
     options = {"batch_size": 8, "iterations": 5, "lr": 0.05, **changes}
     options["augment"] = lambda x: x + 0.1 * torch.randn_like(x)
     module = NoisyLabelModule(model.double(), *data, method=method, **options)
-    trainer = pl.Trainer(
-        max_epochs=module.blocks,
-        reload_dataloaders_every_n_epochs=1,
-        strategy="ddp_fork" if devices > 1 else "auto",
-        devices=devices,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[Kept(folder)],
-    )
-    trainer.fit(module.double())
-    return [torch.load(folder / f"{devices}-{rank}.pt") for rank in range(devices)]
-
-
-# Lightning asks newer releases of torch in a way that they deprecate.
-quiet = pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\)")
+    return fitted(module.double(), folder, devices, module.blocks, kept)
 
 
 @quiet

@@ -20,12 +20,12 @@ from l2l_evograd.fewshot.archives.packed import open_source
 from l2l_evograd.fewshot.archives.sources import Member
 from l2l_evograd.fewshot.archives.splits import file_lists
 from l2l_evograd.fewshot.archives.unpacking import (
-    check_writable,
     missing_images,
     outdated_lists,
     unpack,
     write_list,
 )
+from l2l_evograd.runs.folder import check_writable
 
 _IMAGES = "images"
 
@@ -79,7 +79,8 @@ def prepare(
     """
     root = root.expanduser()
     folder = root / layout.name
-    check_writable(folder)
+    for place in (root, folder):
+        check_writable(place)
     sources = [open_source(path) for path in archives]
     with _progress(console or Console()) as progress:
         for source in sources:

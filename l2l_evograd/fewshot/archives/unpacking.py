@@ -5,7 +5,6 @@ A run that is stopped leaves whole files alone; the next one passes over them.
 
 import contextlib
 import errno
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,6 @@ from l2l_evograd.fewshot.archives.sources import Member, Source
 from l2l_evograd.runs.folder import read_object, write_json, write_whole
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be made or written to.
-
-    Raises:
-        PermissionError: if it, or the folder that it would be made in, is read-only.
-        ValueError: if it, or one above it, is a file.
-    """
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise ValueError(f"expected --out to be a folder, but {existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise PermissionError(
-            f"cannot write to {existing}; choose another folder with --out"
-        )
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from small_archives import cub_files, prepared, small, tree, write_tar
 
-from l2l_evograd.fewshot.archives import unpacking
 from l2l_evograd.runs import folder as folder_module
 
 
@@ -117,10 +116,10 @@ def test_a_disk_that_fills_up_with_a_list_leaves_none(tmp_path, archive, monkeyp
 def test_a_folder_that_cannot_be_written_to(tmp_path, archive, monkeypatch):
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "root"):
-        with pytest.raises(ValueError, match="--out to be a folder, but .*file is a f"):
+        with pytest.raises(ValueError, match="folder.*file is a file"):
             prepared(small("cub"), root, archive)
     with monkeypatch.context() as patched:
-        patched.setattr(unpacking.os, "access", lambda *_: False)
+        patched.setattr(folder_module.os, "access", lambda *_: False)
         with pytest.raises(PermissionError, match="cannot write to .*; choose another"):
             prepared(small("cub"), tmp_path / "root", archive)
     stopping_after(0, monkeypatch, PermissionError(13, "Permission denied"))
