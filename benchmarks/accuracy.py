@@ -91,7 +91,7 @@ class Problem:
     Attributes:
         name: for tables.
         settings: of the run at equal iterations.
-        run: settings, folder, and a folder whose pre-training may be taken -> the
+        run: settings, folder, and folders whose pre-training may be taken -> the
             figures of each method and seed.
         accuracy: the figures of one run -> its accuracy.
         slowest: the method whose time the others get.
@@ -99,7 +99,7 @@ class Problem:
 
     name: str
     settings: RunSettings
-    run: Callable[[Any, Path, Path | None], list[Figures]]
+    run: Callable[[Any, Path, Sequence[Path]], list[Figures]]
     accuracy: Callable[[Figures], float]
     slowest: str
 
@@ -111,7 +111,7 @@ def noisy_labels(config: Config) -> Problem:
     source = read_source(None, settings.image_size, quiet)
 
     def run(
-        chosen: NoisyLabelSettings, out: Path, pretrained: Path | None = None
+        chosen: NoisyLabelSettings, out: Path, lenders: Sequence[Path]
     ) -> list[Figures]:
         return NoisyExperiment(chosen, source, out, quiet).run().runs
 
@@ -128,9 +128,9 @@ def cross_domain(config: Config) -> Problem:
     quiet = Console(quiet=True)
 
     def run(
-        chosen: CrossDomainSettings, out: Path, pretrained: Path | None = None
+        chosen: CrossDomainSettings, out: Path, lenders: Sequence[Path]
     ) -> list[Figures]:
-        return prepare(chosen, out, quiet).run(pretrained=pretrained).runs
+        return prepare(chosen, out, quiet).run(lenders=lenders).runs
 
     return Problem(
         "cross-domain",
@@ -169,7 +169,7 @@ def measure(
 def _measure(problem: Problem, folder: Path, console: Console) -> list[Figures]:
     settings: Any = problem.settings
     console.print(f"{problem.name}, equal iterations", highlight=False)
-    runs = problem.run(settings, folder / "equal", None)
+    runs = problem.run(settings, folder / "equal", ())
     records = _records(problem, "equal iterations", settings.iterations, runs)
     seconds = {r["method"]: r["seconds_per_iteration"] for r in records}
     later: list[Figures] = []
@@ -184,7 +184,7 @@ def _measure(problem: Problem, folder: Path, console: Console) -> list[Figures]:
         own = dataclasses.replace(
             settings, methods=(method,), iterations=counts[method]
         )
-        later += problem.run(own, folder / method, folder / "equal")
+        later += problem.run(own, folder / method, [folder / "equal"])
     return records + _records(problem, "equal time", counts, later)
 
 

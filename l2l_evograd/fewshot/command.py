@@ -67,22 +67,20 @@ def crossdomain(
             console=console,
         )
     rows: list[dict[str, Any]] = []
-    pretrained = None
     # Before hours of training on the first one, the others are checked as well.
     for name in names:
         own, resumes = _for(name, options, given), _resumes(resume, out / name)
         settings = _checked(*own, out / name, resumes, overwrite)
         prepare(settings, out / name, Console(quiet=True))
-    for name in names:
+    for number, name in enumerate(names):
         rows += _one(
             *_for(name, options, given),
             out=out / name,
             resume=_resumes(resume, out / name),
             overwrite=overwrite,
             console=console,
-            pretrained=pretrained,
+            lenders=[out / earlier for earlier in names[:number]],
         )
-        pretrained = pretrained or out / name
     return rows
 
 
@@ -131,7 +129,7 @@ def _one(
     resume: bool,
     overwrite: bool,
     console: Console | None,
-    pretrained: Path | None = None,
+    lenders: Sequence[Path] = (),
 ) -> list[dict[str, Any]]:
     """Make one run, and return its summary."""
     settings = _checked(options, given, out, resume, overwrite)
@@ -139,7 +137,7 @@ def _one(
     with interruptible(out, settings.command):
         experiment = prepare(settings, out, console)
         join(settings.processes, experiment.settings.device)
-        results = experiment.run(resume, pretrained)
+        results = experiment.run(resume, lenders)
         if leads(settings.processes):
             _draw(experiment, results)
     rows, settings = results.summary(), experiment.settings

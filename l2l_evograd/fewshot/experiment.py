@@ -6,8 +6,7 @@ episodes of the unseen domain's novel classes. So methods can be compared in pai
 """
 
 import copy
-import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +23,7 @@ from l2l_evograd.fewshot.draws import ClassBatches, EpisodePairs
 from l2l_evograd.fewshot.episodes import EpisodeSampler
 from l2l_evograd.fewshot.evaluation import embed, episode_accuracies, summarise
 from l2l_evograd.fewshot.heads import FewShotModel, make_head
+from l2l_evograd.fewshot.lending import take_pretrained
 from l2l_evograd.fewshot.metatraining import MetaTraining
 from l2l_evograd.fewshot.methods import METHODS, Method
 from l2l_evograd.fewshot.pretraining import Pretraining
@@ -34,7 +34,7 @@ from l2l_evograd.layers import add_feature_transforms
 from l2l_evograd.memory import PeakMemory
 from l2l_evograd.runs.command import say_of_seed
 from l2l_evograd.runs.exhaustion import enough_memory
-from l2l_evograd.runs.folder import CHECKPOINTS, make_folder
+from l2l_evograd.runs.folder import make_folder
 from l2l_evograd.runs.processes import leads, wait
 from l2l_evograd.runs.randomness import derive_seed, seeded
 from l2l_evograd.runs.training import train
@@ -98,20 +98,19 @@ class Experiment:
         dataset = self.domains[name].splits["base"]
         return dataset.augmented() if self.settings.augment else dataset
 
-    def run(self, resume: bool = False, pretrained: Path | None = None) -> Results:
+    def run(self, resume: bool = False, lenders: Sequence[Path] = ()) -> Results:
         """Train and test what is not finished yet, and return all figures.
 
         Writes settings, checkpoints, logs and results below ``out`` as it goes.
 
         Args:
             resume: keep what an earlier process has done; else it is removed.
-            pretrained: folder of another run, whose pre-trained encoders are taken
-                where they are those that this one would make.
+            lenders: folders of other runs, whose pre-trained encoders are taken where
+                they are those that this one would make.
         """
         if leads(self.settings.processes):
             make_folder(self.out, self.settings.to_dict(), PICTURES, resume=resume)
-            if pretrained is not None:
-                _share_pretraining(pretrained, self.out)
+            take_pretrained(self.settings, self.out, lenders)
         wait()
         results = Results(self.out, self.settings, {"domains": self._roles()})
         for seed in self.settings.all_seeds:
@@ -309,14 +308,6 @@ class Experiment:
 
     def _say(self, seed: int, text: str) -> None:
         say_of_seed(self.console, self.settings, seed, text)
-
-
-def _share_pretraining(done: Path, out: Path) -> None:
-    """Copy the checkpoints of a run's pre-training that are not there."""
-    (out / CHECKPOINTS).mkdir(exist_ok=True)
-    for path in (done / CHECKPOINTS).glob("*-pretrain.ckpt"):
-        if not (out / CHECKPOINTS / path.name).exists():
-            shutil.copy(path, out / CHECKPOINTS)
 
 
 def _is_point(done: int, iterations: int, block: int) -> bool:

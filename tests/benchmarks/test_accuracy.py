@@ -42,7 +42,7 @@ def test_time_is_shared_out_by_the_seconds_of_the_slowest(monkeypatch):
     """A stand-in for training whose times and accuracies are known."""
     asked = []
 
-    def run(settings, out, pretrained):
+    def run(settings, out, lenders):
         asked.append((settings.methods, settings.iterations, out.name))
         seconds = {"baseline": 0.1, "exact": 0.4}
         return [
