@@ -35,6 +35,7 @@ from l2l_evograd.memory import PeakMemory
 from l2l_evograd.runs.command import say_of_seed
 from l2l_evograd.runs.exhaustion import enough_memory
 from l2l_evograd.runs.folder import make_folder
+from l2l_evograd.runs.layout import faster_layout
 from l2l_evograd.runs.processes import leads, wait
 from l2l_evograd.runs.randomness import derive_seed, seeded
 from l2l_evograd.runs.training import train
@@ -169,6 +170,7 @@ class Experiment:
         model, settings = self._fresh_model(seed), self.settings
         if settings.pretrain_epochs == 0:
             return model
+        model.to(memory_format=faster_layout(None, self.device))
         module = self._pretraining(model, seed)
         self._say(
             seed,
@@ -245,6 +247,7 @@ class Experiment:
         settings = self.settings
         if method.transforms:
             add_feature_transforms(model.backbone)
+        model.to(memory_format=faster_layout(method.estimator, self.device))
         module = self._meta_training(seed, method, model)
 
         def point(done: int) -> None:

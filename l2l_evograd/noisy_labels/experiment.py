@@ -31,6 +31,7 @@ from l2l_evograd.noisy_labels.split import NoisySplit, draw_split
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet
 from l2l_evograd.runs.command import say_of_seed
 from l2l_evograd.runs.folder import make_folder
+from l2l_evograd.runs.layout import faster_layout
 from l2l_evograd.runs.processes import leads, wait
 from l2l_evograd.runs.randomness import derive_seed, seeded
 from l2l_evograd.runs.training import train
@@ -147,8 +148,9 @@ class Experiment:
         seed: int,
     ) -> NoisyLabelModule:
         settings = self.settings
+        layout = faster_layout(method.estimator, torch.device(settings.device))
         return NoisyLabelModule(
-            model.to(memory_format=method.memory_format),
+            model.to(memory_format=layout),
             images,
             self.source.train.subset(split.meta),
             method=method,

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 from l2l_evograd.estimators import Estimator, EvoGrad, Exact, Guided
 
 
@@ -30,18 +28,6 @@ class Method:
     def learned(self) -> bool:
         """Whether the weight net is trained."""
         return self.update is not None
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """The layout of convolutions in which the method is faster.
-
-        On two CPU cores a training step of ResNet-32 takes three quarters of the time
-        with the channels innermost, but a second-order step takes more, because the
-        second derivative of batch normalisation sums over the outer dimensions.
-        """
-        if isinstance(self.estimator, Exact):
-            return torch.contiguous_format
-        return torch.channels_last
 
 
 # The population of the paper's experiments.

@@ -176,3 +176,24 @@ def test_accumulation_auxiliary_and_the_like_reach_the_training(tmp_path):
     ]  # fmt: skip
     told = [(run["curve"], run["strengths"], run["accuracies"]) for run in runs]
     assert len({json.dumps(one) for one in told}) == 8
+
+
+def test_cross_domain_methods_are_trained_in_their_layouts(tmp_path, monkeypatch):
+    seen = {}
+    iterate = MetaTraining.iterate
+
+    def noting(self: MetaTraining, iteration: int) -> float:
+        weights = [p for p in self.model.parameters() if p.dim() == 4 and p.size(1) > 1]
+        for layout in (torch.channels_last, torch.contiguous_format):
+            if all(p.is_contiguous(memory_format=layout) for p in weights):
+                seen.setdefault(self.method.name, set()).add(layout)
+        return iterate(self, iteration)
+
+    monkeypatch.setattr(MetaTraining, "iterate", noting)
+    methods = ("none", "lft-exact", "lft-guided")
+    tiny_experiment(tmp_path, methods=methods, iterations=2).run()
+    assert seen == {
+        "none": {torch.channels_last},
+        "lft-exact": {torch.contiguous_format},
+        "lft-guided": {torch.channels_last},
+    }
