@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.accuracy_pictures import draw_accuracies
 from benchmarks.measuring import environment, wide_console
 from l2l_evograd.fewshot.preparation import prepare
 from l2l_evograd.fewshot.settings import CrossDomainSettings
@@ -247,38 +248,6 @@ def table(records: Sequence[Figures]) -> Table:
     return shown
 
 
-def draw(records: Sequence[Figures], path: Path) -> None:
-    """Draw accuracy over training time, one point a method and budget."""
-    from matplotlib.figure import Figure
-
-    problems = list(dict.fromkeys(record["problem"] for record in records))
-    figure = Figure(figsize=(6 * len(problems), 4.5), layout="constrained")
-    for axes, problem in zip(
-        figure.subplots(1, len(problems), squeeze=False)[0], problems, strict=True
-    ):
-        own = [record for record in records if record["problem"] == problem]
-        methods = list(dict.fromkeys(record["method"] for record in own))
-        for number, method in enumerate(methods):
-            points = [record for record in own if record["method"] == method]
-            axes.errorbar(
-                [point["training_seconds"] for point in points],
-                [100 * point["accuracy"] for point in points],
-                [100 * point["accuracy_error"] for point in points],
-                marker="o",
-                capsize=3,
-                color=f"C{number}",
-                label=method,
-            )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.set_title(f"{problem}: equal iterations, then equal time")
-        axes.set_xlabel("seconds of training")
-        axes.set_ylabel("test accuracy, %")
-        axes.legend()
-    figure.savefig(path, dpi=150)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, write the records and the picture."""
     parser = argparse.ArgumentParser(description="Accuracy for the same effort.")
@@ -302,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_json(chosen.json, content)
         if chosen.picture is not None:
             chosen.picture.parent.mkdir(parents=True, exist_ok=True)
-            draw(records, chosen.picture)
+            draw_accuracies(records, chosen.picture)
 
     console.print(table(measure(config, console, keep, chosen.problem)))
 
