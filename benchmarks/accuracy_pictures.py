@@ -7,20 +7,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
+from l2l_evograd.fewshot.report import METHOD_COLOURS
+from l2l_evograd.noisy_labels.pictures import METHOD_LINES
 from l2l_evograd.runs import pictures
 
 _COLOURS = {
-    "baseline": pictures.GREY,
-    "none": pictures.GREY,
-    "frozen": pictures.SKY,
-    "ft": pictures.SKY,
-    "exact": pictures.BLUE,
-    "lft-exact": pictures.BLUE,
-    "evograd-paper": pictures.VERMILION,
-    "lft-evograd": pictures.VERMILION,
-    "evograd": pictures.ORANGE,
-    "guided": pictures.GREEN,
-    "lft-guided": pictures.GREEN,
+    **METHOD_COLOURS,
+    **{method: colour for method, (colour, _) in METHOD_LINES.items()},
 }
 
 

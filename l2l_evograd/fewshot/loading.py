@@ -143,7 +143,7 @@ class IterationLoader:
     def _next(self, iterator: Iterator[Any], number: int) -> Any:
         try:
             item = next(iterator)
-        except Exception:
+        except Exception:  # torch has several for a dead worker; all else goes on up
             ends = _ends(iterator)
             if not ends:
                 raise

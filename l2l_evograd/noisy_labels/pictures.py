@@ -12,8 +12,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from l2l_evograd.noisy_labels.results import NoisyLabelResults, mean_curve
 from l2l_evograd.runs import pictures
 
-# A line style each, since some curves lie on top of each other.
-_LINES: dict[str, tuple[str, Any]] = {
+# In every picture that sets methods side by side; a line style each, since some curves
+# lie on top of each other.
+METHOD_LINES: dict[str, tuple[str, Any]] = {
     "baseline": (pictures.GREY, "-"),
     "frozen": (pictures.INK, (0, (1, 1.2))),
     "exact": (pictures.BLUE, "-"),
@@ -152,7 +153,7 @@ def _axes() -> tuple[Figure, Axes]:
 
 
 def _style(method: str) -> dict[str, Any]:
-    colour, line = _LINES.get(method, (pictures.GREY, "-"))
+    colour, line = METHOD_LINES.get(method, (pictures.GREY, "-"))
     return {"color": colour, "linestyle": line, "linewidth": 1.8}
 
 

@@ -21,6 +21,7 @@ class Held(Optimizer):
     def __init__(self, optimizer: Optimizer) -> None:
         super().__init__(parameters_of(optimizer), {})
 
+    # torch overloads it for closures that return a loss; this one calls none.
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Leave everything as it is."""
 

@@ -112,7 +112,10 @@ def check_writable(out: Path) -> None:
     while not existing.exists():
         existing = existing.parent
     if not existing.is_dir():
-        raise ValueError(f"cannot make the folder {out}: {existing} is a file")
+        raise ValueError(
+            f"cannot make the folder {out}: expected what is above --out to be a "
+            f"folder, but {existing} is a file"
+        )
     if not os.access(existing, os.W_OK | os.X_OK):
         raise PermissionError(
             f"cannot write to {existing}; choose another folder with --out"

@@ -154,6 +154,11 @@ def test_another_run_lends_its_encoder_where_it_is_the_one_wanted(tmp_path):
     tiny_experiment(alone, **other).run()
     tiny_experiment(taker, **other).run(lenders=[lender])
     assert_same(alone, taker)
+    third = tmp_path / "third"
+    tiny_experiment(third, **options, queries=3).run(lenders=[lender])
+    own, others = weights(lender), weights(third)
+    names = [name for name in own if name.startswith("0-pretrain/")]
+    assert names and all(torch.equal(own[name], others[name]) for name in names)
 
 
 def test_accumulation_auxiliary_and_the_like_reach_the_training(tmp_path):

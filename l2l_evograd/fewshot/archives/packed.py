@@ -94,7 +94,8 @@ class TarSource(_Archive):
             tarfile.open(fileobj=file, mode="r:*", tarinfo=_Header) as archive,
         ):
             while (member := archive.next()) is not None:
-                # It would keep every header, gigabytes of them for Places.
+                # It would keep every header, gigabytes of them for Places. The list is
+                # no part of the typed interface.
                 archive.members = []  # type: ignore[attr-defined]
                 if member.isdir():
                     continue
@@ -148,6 +149,7 @@ class _Header(tarfile.TarInfo):
         """
         try:
             return super().fromtarfile(tarfile_)
+        # The end, which tarfile itself waits for; the type stubs leave it out.
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:

@@ -116,7 +116,7 @@ def test_a_disk_that_fills_up_with_a_list_leaves_none(tmp_path, archive, monkeyp
 def test_a_folder_that_cannot_be_written_to(tmp_path, archive, monkeypatch):
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "file", tmp_path / "file" / "root"):
-        with pytest.raises(ValueError, match="folder.*file is a file"):
+        with pytest.raises(ValueError, match="--out to be a folder, but .*file is a f"):
             prepared(small("cub"), root, archive)
     with monkeypatch.context() as patched:
         patched.setattr(folder_module.os, "access", lambda *_: False)
