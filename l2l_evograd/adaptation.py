@@ -16,7 +16,7 @@ from l2l_evograd.graph import differentiable_again, is_compiled, reaches
 from l2l_evograd.losses import InnerLoss, check_differentiable, check_loss
 from l2l_evograd.processes import Processes
 from l2l_evograd.pullback import Wanted, connected
-from l2l_evograd.stored import Shelf, StoredGraph
+from l2l_evograd.stored import StoredGraph
 from l2l_evograd.updates import Evolution, Gradient, Update
 
 
@@ -28,11 +28,13 @@ class Advance(NamedTuple):
         gradients: ∇_θ ℓ at the old weights, the mean over processes; empty for
             ``update="evolution"``.
         extras: the derivatives with respect to other tensors, where asked for.
+        stored: the graph that was kept for the pullback, which holds it alive.
     """
 
     params: list[Tensor]
     gradients: list[Tensor]
     extras: list[Tensor | None]
+    stored: StoredGraph | None
 
 
 def make_update(
@@ -80,7 +82,7 @@ def advance(
     wanted: Wanted,
     seed: int,
     names: Sequence[str],
-    shelf: Shelf,
+    keep_graph: bool,
     allow_unused: bool = False,
     retain_graph: bool = False,
     extras: Sequence[Tensor] = (),
@@ -95,8 +97,8 @@ def advance(
         wanted: whose cotangents are needed.
         seed: of the perturbations.
         names: of the weights, for messages.
-        shelf: where the graph of a step is kept that can be differentiated twice; what
-            is there is let go.
+        keep_graph: keep the graph of a step that is to be differentiated twice, where
+            it can be, until the pullback has used it.
         allow_unused: leave weights that the loss does not use as they are.
         retain_graph: keep the graph of ``value``.
         extras: further tensors to differentiate the loss with respect to.
@@ -106,7 +108,6 @@ def advance(
         ValueError: if the loss does not require grad, or does not use some weights.
     """
     check_loss(value)
-    shelf.clear()
     gradients: list[Tensor] = []
     known: list[Tensor] | None = None
     stored: StoredGraph | None = None
@@ -118,14 +119,13 @@ def advance(
         if not update.uses_input_gradients or not _partial(value, governed, params):
             governed = []
         exact = [loss.inputs[p] for p in update.exact(wanted)]
-        twice = bool(exact or wanted.curvature) and not loss.packed
+        twice = keep_graph and bool(exact or wanted.curvature) and not loss.packed
         twice = twice and not is_compiled(value) and _partial(value, exact, params)
         targets = [*params, *governed, *extras]
         found = _gradients(value, targets, retain_graph, twice)
         gradients = _filled(found[: len(params)], params, names, allow_unused)
         if twice and differentiable_again(gradients):
             stored = StoredGraph(gradients, params, loss.inputs)
-            shelf.put(stored)
         found = [None if tensor is None else tensor.detach() for tensor in found]
         gradients = update.processes.means([g.detach() for g in gradients])
         if governed:
@@ -137,7 +137,7 @@ def advance(
     with torch.no_grad():
         step = update.step(loss, params, gradients, wanted, seed, known, stored)
     after = connected(step, params, loss.inputs, rates)
-    return Advance(after, gradients, found[len(found) - len(extras) :])
+    return Advance(after, gradients, found[len(found) - len(extras) :], stored)
 
 
 def _partial(value: Tensor, inputs: Sequence[Tensor], params: Sequence[Tensor]) -> bool:

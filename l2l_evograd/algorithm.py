@@ -230,6 +230,7 @@ class EvoGradMetaOptimizer(Wrapper):
             wanted, reached = assign_roles(inner, self.hyperparameters, first_order)
             self._check_reached(reached, allow_unused)
             rates = matched(self.lr, recording.names, recording.values)
+            self._shelf.clear()
             new = advance(
                 value,
                 inner,
@@ -238,9 +239,10 @@ class EvoGradMetaOptimizer(Wrapper):
                 wanted,
                 draw_seed(self.generator),
                 recording.names,
-                self._shelf,
-                allow_unused,
+                keep_graph=not recording.moved,
+                allow_unused=allow_unused,
             )
+            self._shelf.put(new.stored)
             recording.move(new.params)
 
     def _check_reached(self, reached: list[bool], allow_unused: bool) -> None:

@@ -135,7 +135,16 @@ def hypergradient(
                 wanted.hyperparameters,
                 curvature=wanted.curvature and position > 0,
             )
-            problem.advance(value, inner, rule, wanted, draw_seed(source), allow_unused)
+            problem.advance(
+                value,
+                inner,
+                rule,
+                wanted,
+                draw_seed(source),
+                # Of several steps none keeps its graph: see stored.py.
+                keep_graph=len(losses) == 1,
+                allow_unused=allow_unused,
+            )
             first = value.detach() if first is None else first
         if not allow_unused:
             check_reached(reached, problem.hyperparameters, problem.names)
@@ -275,7 +284,8 @@ def bilevel_step(
             rule,
             wanted,
             processes.common(_seed(generator, rule), problem.values[0].device),
-            allow_unused,
+            keep_graph=True,
+            allow_unused=allow_unused,
             retain_graph=shared,
             extras=base.extras,
         )

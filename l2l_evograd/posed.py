@@ -23,7 +23,6 @@ from l2l_evograd.hyperparameters import (
 from l2l_evograd.losses import InnerLoss, check_loss
 from l2l_evograd.pullback import Wanted
 from l2l_evograd.recording import RecordedView, Recording
-from l2l_evograd.stored import Shelf
 from l2l_evograd.updates import Update
 
 Loss = Callable[..., Tensor]
@@ -47,7 +46,6 @@ class ModuleProblem:
         self.recording = Recording(model, names, values, own_buffers)
         self.view = RecordedView(self.recording)
         self.weight_names = self.recording.names
-        self._shelf = Shelf()
 
     @property
     def values(self) -> list[Tensor]:
@@ -67,6 +65,7 @@ class ModuleProblem:
         rule: Update,
         wanted: Wanted,
         seed: int,
+        keep_graph: bool,
         allow_unused: bool,
         retain_graph: bool = False,
         extras: Sequence[Tensor] = (),
@@ -81,7 +80,7 @@ class ModuleProblem:
                 wanted,
                 seed,
                 self.weight_names,
-                self._shelf,
+                keep_graph,
                 allow_unused,
                 retain_graph,
                 extras,
@@ -111,7 +110,6 @@ class DictProblem:
                 f"{type(params).__name__}; use dict(model.named_parameters())"
             )
         self._given = hyperparameters
-        self._shelf = Shelf()
         self.weight_names = list(params)
         self.values = [p.detach().requires_grad_() for p in params.values()]
         originals = tensors_of(hyperparameters)
@@ -161,6 +159,7 @@ class DictProblem:
         rule: Update,
         wanted: Wanted,
         seed: int,
+        keep_graph: bool,
         allow_unused: bool,
     ) -> Advance:
         """Take one inner step."""
@@ -172,7 +171,7 @@ class DictProblem:
             wanted,
             seed,
             self.weight_names,
-            self._shelf,
+            keep_graph,
             allow_unused,
         )
         self.values = new.params

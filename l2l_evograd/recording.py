@@ -105,6 +105,7 @@ class Recording:
         module: the copy.
         values: the present weights.
         tracked: the same with histories, as they stand in the copy.
+        moved: whether the weights have been moved.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Recording:
         parameters = dict(module.named_parameters())
         self.names = list(names)
         self.values = list(values)
+        self.moved = False
         self.tracked = self._with_history()
         exchanged: dict[int, Tensor] = {
             id(parameters[name]): tracked
@@ -139,6 +141,7 @@ class Recording:
     def move(self, values: Sequence[Tensor]) -> None:
         """Put the weights at new values, which begin histories of their own."""
         self.values = list(values)
+        self.moved = True
         self.tracked = self._with_history()
         for child, key, position in self._places:
             child._parameters[key] = self.tracked[position]  # type: ignore[assignment]  # no leaf, so no Parameter

@@ -1,9 +1,11 @@
-"""The second-order graph of the latest inner step, kept so that it is not built twice.
+"""The second-order graph of a single inner step, kept so that it is not built twice.
 
 The exact pullback needs ∇_θ ℓ on a graph. The step itself has just made the forward and
 backward pass, so its graph can serve, at the price of holding it until ``backward()``.
-One graph is all that is ever held: the next step, of whichever learner, lets go of the
-one before, which is then computed again from the weights when its turn comes.
+Only a learner's first step keeps it, and the next step, of whichever learner, lets go
+of it: the graphs of several steps are computed again from the weights, each when its
+turn comes. Then none stands beside that of the outer loss, and the most memory is that
+of one or the other.
 """
 
 import weakref
@@ -58,9 +60,9 @@ class Shelf:
     def __init__(self) -> None:
         self._latest: weakref.ref[StoredGraph] | None = None
 
-    def put(self, stored: StoredGraph) -> None:
+    def put(self, stored: StoredGraph | None) -> None:
         """Note the graph that is let go next; whoever uses it keeps it alive."""
-        self._latest = weakref.ref(stored)
+        self._latest = None if stored is None else weakref.ref(stored)
 
     def clear(self) -> None:
         """Let go of the graph that is held, if there still is one."""
