@@ -5,26 +5,13 @@ import learn2learn as l2l
 import numpy as np
 import pytest
 import torch
+from classifiers import batch, network
 from torch import nn
 from torch.nn import functional as F
 
 from l2l_evograd import EvoGrad, EvoGradMetaOptimizer, Exact, Guided
 
 pytestmark = pytest.mark.usefixtures("float64")
-
-
-def network(activation=nn.Tanh, norm=True):
-    torch.manual_seed(0)
-    layers = [nn.Linear(4, 8), activation(), nn.Linear(8, 3)]
-    if norm:
-        layers.insert(1, nn.BatchNorm1d(8))
-    return nn.Sequential(*layers)
-
-
-def batch(seed, size=10):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(size, 4, generator=generator)
-    return x, torch.randint(3, (size,), generator=generator)
 
 
 def meta_gradient(meta, steps, adapt=None):
@@ -493,110 +480,3 @@ def test_autocast_in_bfloat16_works_and_comes_back_in_backward():
     # bfloat16 carries 8 bits, so two ways of rounding agree to about a hundredth.
     cosine = F.cosine_similarity(grads[Exact], grads[Guided], dim=0)
     assert float(cosine) > 0.98
-
-
-# What gets an error, and what it says.
-
-
-def learner_of(model=None, **kwargs):
-    return EvoGradMetaOptimizer(network() if model is None else model, 0.1, **kwargs)
-
-
-def test_a_model_that_is_no_module_is_refused():
-    with pytest.raises(TypeError, match="model to be a torch.nn.Module, got function"):
-        EvoGradMetaOptimizer(batch, 0.1)
-
-
-@pytest.mark.parametrize("lr", [0, -1.0, float("nan"), float("inf"), None, "0.1"])
-def test_a_learning_rate_that_is_none_is_refused(lr):
-    with pytest.raises(ValueError, match="expected lr to be positive and finite, got"):
-        EvoGradMetaOptimizer(network(), lr)
-
-
-def test_a_model_without_trainable_parameters_is_refused():
-    with pytest.raises(ValueError, match="no trainable parameters to adapt: .* ReLU"):
-        EvoGradMetaOptimizer(nn.ReLU(), 0.1)
-    model = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="no trainable parameters to adapt"):
-        EvoGradMetaOptimizer(model, 0.1, hyperparameters=model)
-
-
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="update to be one of 'gradient', 'evolution'"):
-        learner_of(update="newton")
-    with pytest.raises(ValueError, match="estimator to be one of 'evograd', 'guided'"):
-        learner_of(estimator="magic")
-    with pytest.raises(
-        ValueError, match="submodule of the model, got 'fwt'; the model"
-    ):
-        learner_of(hyperparameters="fwt")
-    with pytest.raises(TypeError, match="generator to be a torch.Generator, got int"):
-        learner_of(generator=3)
-
-
-def test_hyperparameters_of_another_kind_are_refused():
-    with pytest.raises(TypeError, match="tensors, modules or names, got int"):
-        learner_of(hyperparameters=3)
-    with pytest.raises(TypeError, match="names, got an item of type float"):
-        learner_of(hyperparameters=[0.1])
-    with pytest.raises(ValueError, match="at least one hyperparameter, got an empty"):
-        learner_of(hyperparameters=[])
-    with pytest.raises(ValueError, match=r"require grad, got one of shape \(2,\)"):
-        learner_of(hyperparameters=torch.zeros(2))
-
-
-def test_a_hyperparameter_that_the_inner_loss_does_not_reach_is_named():
-    lam = torch.zeros(3, requires_grad=True)
-    x, y = batch(1)
-    learner = learner_of(hyperparameters=["1.weight", lam]).clone()
-    message = r"does not depend on 1 of the 2 hyperparameters: hyperparameter 1 \(3,\)"
-    with pytest.raises(ValueError, match=message):
-        learner.adapt(F.cross_entropy(learner(x), y))
-    learner.adapt(F.cross_entropy(learner(x), y), allow_unused=True)
-    F.cross_entropy(learner(x), y).backward()
-    assert lam.grad is None
-
-
-def test_a_loss_that_is_no_finite_scalar_is_refused():
-    x, y = batch(1)
-    learner = learner_of().clone()
-    with pytest.raises(ValueError, match=r"a scalar, got a tensor of shape \(10,\)"):
-        learner.adapt(F.cross_entropy(learner(x), y, reduction="none"))
-    with pytest.raises(ValueError, match="inner loss to be finite, got inf"):
-        learner.adapt(F.cross_entropy(learner(x), y) / 0.0)
-    with pytest.raises(TypeError, match="a scalar tensor, got float"):
-        learner.adapt(0.5)
-    with pytest.raises(TypeError, match="a scalar tensor, got float"):
-        learner.adapt(lambda net: 0.5)
-
-
-def test_a_loss_without_a_history_or_without_gradients_is_refused():
-    x, y = batch(1)
-    learner = learner_of().clone()
-    loss = F.cross_entropy(learner(x), y)
-    with pytest.raises(TypeError, match="ordinary tensor. .* pass a callable instead"):
-        learner.adapt(torch.tensor(loss.item(), requires_grad=True))
-    with torch.no_grad():
-        silent = F.cross_entropy(learner(x), y)
-    with pytest.raises(ValueError, match="does not require grad: .* torch.no_grad"):
-        learner.adapt(silent)
-    learner.adapt(loss)
-    with pytest.raises(ValueError, match="does not depend on the learner's present"):
-        learner.adapt(loss)
-
-
-def test_adapting_the_original_is_refused():
-    meta = learner_of()
-    with pytest.raises(TypeError, match=r"call learner = meta.clone\(\) first"):
-        meta.adapt(torch.zeros(()))
-
-
-def test_unused_parameters_are_named_unless_allowed():
-    model = nn.ModuleDict({"used": nn.Linear(4, 3), "spare": nn.Linear(2, 2)})
-    x, y = batch(1)
-    learner = learner_of(model).clone()
-    with pytest.raises(ValueError, match="does not use 2 of the 4 .*: spare.weight"):
-        learner.adapt(F.cross_entropy(learner.module["used"](x), y))
-    learner = learner_of(model, allow_unused=True).clone()
-    learner.adapt(F.cross_entropy(learner.module["used"](x), y))
-    assert torch.equal(learner.module["spare"].weight, model["spare"].weight)

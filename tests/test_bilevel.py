@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from classifiers import batch
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,12 +16,6 @@ def network():
     return nn.Sequential(
         nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 3)
     )
-
-
-def batch(seed, size=10):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(size, 4, generator=generator)
-    return x, torch.randint(3, (size,), generator=generator)
 
 
 X, Y = (t.double() if t.is_floating_point() else t for t in batch(1))
