@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -33,6 +33,7 @@ from benchmarks.measuring import (
     Call,
     Record,
     in_fresh_process,
+    operations_of,
     peak_of,
     print_records,
     record_of,
@@ -87,9 +88,9 @@ class Config:
         rounds: calls of each method that are timed, after one that is not.
         device: "cpu" or "cuda".
         threads: of PyTorch on a CPU.
-        fresh: whether memory is measured in two calls in a process of its own; else in
-            one call here, where what an earlier method has left counts, which is
-            quicker and good for a trial alone.
+        fresh: whether memory is measured in two calls in a process of its own, and
+            operations in a third; else in one call each here, where what an earlier
+            method has left counts, which is quicker and good for a trial alone.
     """
 
     problems: tuple[tuple[str, WeightNetConfig | TransformsConfig | MamlConfig], ...]
@@ -134,6 +135,7 @@ CONFIGS = {
             "second order (higher)",
             "evograd, K = 2",
             "guided, forward",
+            "guided, central",
             "exact",
         ),
         rounds=1,
@@ -204,39 +206,57 @@ def _measure_one(config: Config, name: str, problem: Any) -> list[Record]:
     device = torch.device(config.device)
     known = family_of(problem)[1]
     chosen = [m for m in known if config.methods is None or m in config.methods]
-    calls, errors, operations = warmed_up(
+    calls, errors = warmed_up(
         {method: prepared(problem, method, device) for method in chosen}
     )
     if PLAIN not in calls:
         raise RuntimeError(f"the plain step of {name} fails: {errors.get(PLAIN)}")
     seconds = timed(calls, config.rounds, device)
     del calls
+    found = {method: _work(config, problem, method) for method in seconds}
+    plain = found[PLAIN][0]
     records = []
     for method in chosen:
         if method in errors:
             records.append(Record(name, method, error=errors[method]))
             continue
-        peak, error = _peak(config, problem, method)
-        plain, own = seconds[PLAIN], seconds[method]
-        passes = 3 * operations[method] / operations[PLAIN]
-        records.append(record_of(name, method, own, plain, peak, error, passes))
+        work, error = found[method]
+        passes = 3 * work.operations / plain.operations if work and plain else None
+        peak = work.peak_bytes if work else None
+        own = seconds[method]
+        records.append(
+            record_of(name, method, own, seconds[PLAIN], peak, error, passes)
+        )
     return records
 
 
-def _peak(config: Config, problem: Any, method: str) -> tuple[int | None, str | None]:
+class Work(NamedTuple):
+    """What a method takes that no other work on the machine changes.
+
+    Attributes:
+        peak_bytes: the most memory in use at once.
+        operations: floating-point operations.
+    """
+
+    peak_bytes: int
+    operations: int
+
+
+def _work(config: Config, problem: Any, method: str) -> tuple[Work | None, str | None]:
     arguments = (problem, method, config.device, config.threads)
     if config.fresh:
-        return in_fresh_process(peak_here, *arguments)
-    return peak_here(*arguments, calls=1), None
+        return in_fresh_process(work_here, *arguments)
+    return work_here(*arguments, calls=1), None
 
 
-def peak_here(
+def work_here(
     problem: Any, method: str, device: str, threads: int, calls: int = 2
-) -> int:
-    """Return the peak memory of a method in this process."""
+) -> Work:
+    """Return the peak memory of a method in this process, and count a further call."""
     torch.set_num_threads(threads)
     place = torch.device(device)
-    return peak_of(prepared(problem, method, place), place, calls)
+    call = prepared(problem, method, place)
+    return Work(peak_of(call, place, calls), operations_of(call))
 
 
 def main(arguments: list[str] | None = None) -> None:

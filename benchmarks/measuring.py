@@ -4,6 +4,7 @@ Rounds are interleaved so that a machine which slows down slows all methods down
 method that does not run is a record with an error, not a gap.
 """
 
+import gc
 import importlib.metadata
 import platform
 import time
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from rich import box
@@ -31,6 +32,7 @@ _HEADINGS = ("seconds", "fastest", "slowest", "x plain", "passes", "peak MiB")
 _LONGEST = 160
 
 Call = Callable[[], Any]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Record:
         error: why there are no figures, in one line.
         passes: what it computes, in forward passes: three times its multiplications
             in convolutions and matrix products by those of the plain step, which is
-            one forward and one backward pass. No machine slows it down.
+            one forward and one backward pass. No machine slows it down. None if they
+            were not counted.
     """
 
     problem: str
@@ -69,30 +72,25 @@ class WarmedUp(NamedTuple):
     Attributes:
         running: the calls that went well.
         errors: of the others.
-        operations: floating-point operations of the ones that went well.
     """
 
     running: dict[str, Call]
     errors: dict[str, str]
-    operations: dict[str, int]
 
 
 def warmed_up(calls: Mapping[str, Call]) -> WarmedUp:
-    """Make the first call of each method, in which it may fail, and count."""
+    """Make the first call of each method, in which it may fail."""
     running: dict[str, Call] = {}
     errors: dict[str, str] = {}
-    operations: dict[str, int] = {}
     for name, call in calls.items():
-        counter = FlopCounterMode(display=False)
+        gc.collect()  # graphs in reference cycles, which some libraries leave behind
         try:
-            with counter:
-                call()
+            call()
         except Exception as error:  # whatever a peer raises is a finding about it
             errors[name] = one_line(error)
         else:
             running[name] = call
-            operations[name] = counter.get_total_flops()
-    return WarmedUp(running, errors, operations)
+    return WarmedUp(running, errors)
 
 
 def one_line(error: Exception) -> str:
@@ -109,6 +107,7 @@ def timed(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            gc.collect()
             synchronize(device)
             started = time.perf_counter()
             call()
@@ -128,9 +127,21 @@ def peak_of(call: Call, device: torch.device, calls: int = 2) -> int:
     return peak.bytes
 
 
+def operations_of(call: Call) -> int:
+    """Return the floating-point operations of a call.
+
+    The counter may keep graphs of higher order alive, so this is for a process that
+    measures nothing afterwards.
+    """
+    counter = FlopCounterMode(display=False)
+    with counter:
+        call()
+    return counter.get_total_flops()
+
+
 def in_fresh_process(
-    function: Callable[..., int], *args: Any
-) -> tuple[int | None, str | None]:
+    function: Callable[..., Found], *args: Any
+) -> tuple[Found | None, str | None]:
     """Call a function of a module in a process of its own.
 
     Returns:
@@ -155,7 +166,7 @@ def record_of(
     plain: Sequence[float],
     peak_bytes: int | None,
     error: str | None,
-    passes: float,
+    passes: float | None,
 ) -> Record:
     """Summarise the rounds of a method that runs.
 
@@ -246,7 +257,7 @@ def _cells(record: Record) -> list[str]:
     return [
         *(f"{figure:.3f}" for figure in seconds if figure is not None),
         f"{record.times_plain:.2f}",
-        f"{record.passes:.1f}",
+        "-" if record.passes is None else f"{record.passes:.1f}",
         peak,
     ]
 
