@@ -18,6 +18,7 @@ from benchmarks.maml_tasks import MamlConfig
 from benchmarks.measuring import (
     Record,
     in_fresh_process,
+    operations_of,
     print_records,
     warmed_up,
 )
@@ -212,10 +213,14 @@ def test_a_method_that_raises_is_reported(capsys):
         raise OverflowError("too much\nof it")
 
     running, errors = warmed_up({"good": lambda: None, "bad": failing})
-    assert list(running) == ["good"]
+    assert list(running) == ["good"] and operations_of(running["good"]) == 0
     assert errors == {"bad": "OverflowError: too much"}
     print_records([Record("p", "bad", error=errors["bad"])])
     assert "bad does not run: OverflowError: too much" in capsys.readouterr().out
+
+
+def test_a_product_of_matrices_is_counted():
+    assert operations_of(lambda: torch.ones(2, 3) @ torch.ones(3, 4)) == 2 * 2 * 3 * 4
 
 
 def test_without_a_plain_step_there_is_no_comparison(monkeypatch):
