@@ -47,8 +47,8 @@ from benchmarks.fidelity_problems import Problem, SampleWeights, Transforms, pre
 from benchmarks.fidelity_records import NotRun, Record, Tally, table
 from benchmarks.measuring import warmed_up, wide_console, write_records
 from benchmarks.methods import METHODS
-from l2l_evograd.fidelity import fidelity, flat
-from l2l_evograd.unrolled import Unrolled
+from l2l_evograd.oracle.fidelity import fidelity, flat
+from l2l_evograd.oracle.unrolled import Unrolled
 
 _WIDTH = 140
 _LARGE_POPULATION = ("evograd, K = 32",)

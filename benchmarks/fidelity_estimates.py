@@ -14,9 +14,9 @@ from benchmarks.fidelity_problems import Source
 from benchmarks.measuring import synchronize
 from benchmarks.methods import CANDIDATES, SIGMA, TEMPERATURE, Method, ours
 from l2l_evograd import EvoGrad
-from l2l_evograd.fidelity import flat
+from l2l_evograd.oracle.fidelity import flat
+from l2l_evograd.oracle.unrolled import Unrolled
 from l2l_evograd.runs.randomness import derive_seed, seeded
-from l2l_evograd.unrolled import Unrolled
 
 PLAIN, NAIVE, REFERENCE = "plain", "naive Algorithm 1", "second order (higher)"
 IMPLICIT = "TorchOpt, implicit"

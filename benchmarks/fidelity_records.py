@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from l2l_evograd.fidelity import Fidelity, Figure, figure
+from l2l_evograd.oracle.fidelity import Fidelity, Figure, figure
 
 
 @dataclass(frozen=True)

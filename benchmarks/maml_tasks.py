@@ -159,9 +159,11 @@ def _learn2learn(first_order: bool) -> MamlMethod:
     )
 
 
-def _ours(first_order: bool) -> MamlMethod:
+def _ours(first_order: bool, memory: str = "auto") -> MamlMethod:
     return adapted(
-        lambda task: EvoGradMetaOptimizer(task.model, task.lr, first_order=first_order)
+        lambda task: EvoGradMetaOptimizer(
+            task.model, task.lr, first_order=first_order, memory=memory
+        )
     )
 
 
@@ -191,6 +193,8 @@ METHODS: dict[str, MamlMethod] = {
     "learn2learn, second order": _learn2learn(first_order=False),
     "learn2learn, first order": _learn2learn(first_order=True),
     "exact": _ours(first_order=False),
+    "exact, graphs kept": _ours(first_order=False, memory="graph"),
+    "exact, computed again": _ours(first_order=False, memory="recompute"),
     "first order": _ours(first_order=True),
     "Algorithm 1, K = 2": _evolution(2),
     "Algorithm 1, K = 8": _evolution(8),

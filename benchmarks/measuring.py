@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from l2l_evograd.memory import PeakMemory
+from l2l_evograd.oracle.peak_memory import PeakMemory
 from l2l_evograd.runs.folder import versions, write_json
 
 _PEERS = ("higher", "torchopt", "betty-ml", "torchvision")
@@ -204,7 +204,7 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def write_records(
-    path: Path, config: Any, device: torch.device, records: Sequence[Record]
+    path: Path, config: Any, device: torch.device, records: Sequence[Any]
 ) -> None:
     """Write records as JSON with their configuration and environment.
 
@@ -212,7 +212,7 @@ def write_records(
         path: of the file, in a folder that may have to be made.
         config: a dataclass with ``threads``.
         device: that was measured on.
-        records: one for each problem and method.
+        records: dataclasses, one for each problem and method.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {

@@ -1,6 +1,6 @@
 """EvoGrad for learn2learn: hypergradients without second-order differentiation."""
 
-from l2l_evograd.algorithm import EvoGradMetaOptimizer
+from l2l_evograd.algorithms.evograd import EvoGradMetaOptimizer
 from l2l_evograd.bilevel import (
     BilevelStep,
     Hypergradient,
@@ -14,6 +14,7 @@ from l2l_evograd.layers import (
     feature_transforms,
     feature_transforms_switched,
 )
+from l2l_evograd.oracle import hypergradcheck
 
 __all__ = [
     "EvoGradMetaOptimizer",
@@ -25,6 +26,7 @@ __all__ = [
     "BilevelStep",
     "Hypergradient",
     "bilevel_step",
+    "hypergradcheck",
     "hypergradient",
     # Feature-wise transformation
     "FeatureWiseTransform2d",

@@ -9,10 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from l2l_evograd.graph import reaches
-from l2l_evograd.losses import InnerLoss
-from l2l_evograd.pullback import Wanted
-
 Hyperparameters = Tensor | nn.Module | str | Iterable["Tensor | nn.Module | str"]
 
 
@@ -107,32 +103,6 @@ def adapted_names(model: nn.Module, hyperparameters: Sequence[Tensor]) -> list[s
             f"the hyperparameters"
         )
     return names
-
-
-def assign_roles(
-    loss: InnerLoss, hyperparameters: Sequence[Tensor], first_order: bool
-) -> tuple[Wanted, list[bool]]:
-    """Say which inputs the estimator governs, and which λ the loss reaches.
-
-    An input is a hyperparameter if it is one of λ or was computed from one. All other
-    inputs, and the weights, are governed by ``first_order`` as in MAML.
-
-    Returns:
-        The cotangents wanted, and for each of λ whether it is reached.
-    """
-    reached = [False] * len(hyperparameters)
-    governed: list[int] = []
-    others: list[int] = []
-    for position, tensor in enumerate(loss.inputs):
-        hits = reaches(tensor, hyperparameters)
-        reached = [a or b for a, b in zip(reached, hits, strict=True)]
-        (governed if any(hits) else others).append(position)
-    wanted = Wanted(
-        hyperparameters=governed,
-        others=[] if first_order else others,
-        curvature=not first_order,
-    )
-    return wanted, reached
 
 
 def check_reached(

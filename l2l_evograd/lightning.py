@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l2l_evograd.algorithm import EvoGradMetaOptimizer
+from l2l_evograd.algorithms.evograd import EvoGradMetaOptimizer
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.hyperparameters import Hyperparameters, listed
-from l2l_evograd.replay import plain
+from l2l_evograd.replay.tensor import plain
 from l2l_evograd.runs.randomness import (
     derive_seed,
     random_state,

@@ -31,7 +31,7 @@ from l2l_evograd.fewshot.projection import projected_features
 from l2l_evograd.fewshot.results import PICTURES, Results
 from l2l_evograd.fewshot.settings import CrossDomainSettings
 from l2l_evograd.layers import add_feature_transforms
-from l2l_evograd.memory import PeakMemory
+from l2l_evograd.oracle.peak_memory import PeakMemory
 from l2l_evograd.runs.command import say_of_seed
 from l2l_evograd.runs.exhaustion import enough_memory
 from l2l_evograd.runs.folder import make_folder

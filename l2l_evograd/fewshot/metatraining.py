@@ -22,7 +22,7 @@ from l2l_evograd.fewshot.methods import Method
 from l2l_evograd.fewshot.strengths import strengths_of
 from l2l_evograd.fewshot.training_module import TrainingModule
 from l2l_evograd.layers import feature_transforms, feature_transforms_switched
-from l2l_evograd.replay import plain
+from l2l_evograd.replay.tensor import plain
 from l2l_evograd.runs.accumulation import parameters_of, step_from_mean
 from l2l_evograd.runs.precision import autocast, estimator_for
 from l2l_evograd.runs.randomness import derive_seed, seeded

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from l2l_evograd.distributed import Processes
 from l2l_evograd.fewshot.loading import Ahead
-from l2l_evograd.processes import Processes
 from l2l_evograd.runs.module import Numbered, RecordingModule
 from l2l_evograd.runs.precision import LossScale, autocast
 

@@ -12,9 +12,10 @@ from torch.overrides import TorchFunctionMode
 
 from l2l_evograd.bilevel import bilevel_step
 from l2l_evograd.estimators import EvoGrad
-from l2l_evograd.losses import InnerLoss
-from l2l_evograd.perturbations import draw_seed
-from l2l_evograd.updates import Wanted, evolve
+from l2l_evograd.estimators.perturbations import draw_seed
+from l2l_evograd.replay.inner_loss import InnerLoss
+from l2l_evograd.updates.adjoint import Wanted
+from l2l_evograd.updates.evolution import evolve
 
 SIGMA, TEMPERATURE = 1.0, 0.5
 COUNTS = (2, 10, 100)
@@ -83,10 +84,10 @@ def estimates(x: Tensor, lam: Tensor, estimator: EvoGrad, seed: int) -> Tensor:
 
     def one(x: Tensor, lam: Tensor, draws: Tensor) -> Tensor:
         loss = _FunctionalLoss(lam)
-        step = evolve(loss, [x], _Drawn(draws), estimator.temperature, Wanted([0]))  # type: ignore[arg-type]  # draws are all it asks for
-        (x_new,) = step.params
-        cotangents = step.pullback([torch.func.grad(outer_loss)(x_new)])
-        return torch.stack([t for t in cotangents.inputs if t is not None])
+        drawn: Any = _Drawn(draws)  # draws are all that is asked of it
+        (moved,), back = evolve(loss, [x], drawn, estimator.temperature, Wanted([0]))
+        cotangents = back([torch.func.grad(outer_loss)(x + moved)])
+        return torch.stack([t for t in cotangents if t is not None])
 
     with _Singly():
         return torch.vmap(one)(x, lam, draws)[:, 0]
@@ -96,9 +97,11 @@ class _FunctionalLoss(InnerLoss):
     """f_T, differentiated by a transform, which ``vmap`` can map over."""
 
     def __init__(self, lam: Tensor) -> None:
-        super().__init__(
-            lambda params, leaves: inner_loss(*params, *leaves), [lam], [lam]
-        )
+        self.inputs = self.leaves = [lam]
+
+    def __call__(self, params: Any) -> Tensor:
+        """Return ℓ."""
+        return inner_loss(*params, *self.leaves)
 
     def gradients(
         self, params: Any, wanted: Any = None, params_too: bool = False

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from l2l_evograd.estimators import check_choice
+from l2l_evograd.checks import check_choice
 from l2l_evograd.runs.settings import RunSettings, check_rate, check_whole
 
 METHODS = ("none", "evograd", "guided", "exact")

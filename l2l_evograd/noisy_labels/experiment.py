@@ -14,7 +14,6 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from l2l_evograd.memory import PeakMemory
 from l2l_evograd.noisy_labels.augmentation import ShiftAndMirror
 from l2l_evograd.noisy_labels.data import LabelledImages, Source
 from l2l_evograd.noisy_labels.evaluation import sample_losses
@@ -29,6 +28,7 @@ from l2l_evograd.noisy_labels.results import (
 from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
 from l2l_evograd.noisy_labels.split import NoisySplit, draw_split
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet
+from l2l_evograd.oracle.peak_memory import PeakMemory
 from l2l_evograd.runs.command import say_of_seed
 from l2l_evograd.runs.folder import make_folder
 from l2l_evograd.runs.layout import faster_layout

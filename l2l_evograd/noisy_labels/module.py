@@ -9,12 +9,12 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from l2l_evograd.bilevel import bilevel_step
-from l2l_evograd.estimators import check_choice, check_positive
+from l2l_evograd.checks import check_choice, check_positive
+from l2l_evograd.distributed import Processes
 from l2l_evograd.noisy_labels.batches import Batch, Batches, Samples
 from l2l_evograd.noisy_labels.evaluation import accuracy
 from l2l_evograd.noisy_labels.methods import METHODS, Method
 from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
-from l2l_evograd.processes import Processes
 from l2l_evograd.runs.module import Numbered, RecordingModule
 from l2l_evograd.runs.precision import autocast, estimator_for
 from l2l_evograd.runs.randomness import derive_seed, seeded

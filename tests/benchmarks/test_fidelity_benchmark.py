@@ -25,7 +25,7 @@ from benchmarks.fidelity_records import NotRun, Record, Tally, ratio_of_means, t
 from benchmarks.methods import METHODS, ours
 from benchmarks.problems import Bilevel
 from l2l_evograd.fewshot.backbones import make_backbone
-from l2l_evograd.fidelity import fidelity, flat
+from l2l_evograd.oracle.fidelity import fidelity, flat
 
 SMOKE = CONFIGS["smoke"]
 PROBLEMS = {problem.name: problem for problem in SMOKE.problems}

@@ -8,9 +8,9 @@ import torch
 from naive import algorithm_one
 
 from l2l_evograd import cli, hypergradient
+from l2l_evograd.estimators.perturbations import draw_seed
 from l2l_evograd.illustrations import illustrate_command
 from l2l_evograd.illustrations import one_dimension as problem
-from l2l_evograd.perturbations import draw_seed
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -9,9 +9,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 from l2l_evograd.estimators import EvoGrad, Guided
+from l2l_evograd.estimators.perturbations import draw_seed
 from l2l_evograd.noisy_labels.methods import METHODS
 from l2l_evograd.noisy_labels.module import NoisyLabelModule
-from l2l_evograd.perturbations import draw_seed
 from l2l_evograd.runs.randomness import derive_seed
 
 LR, META_LR, MOMENTUM, DECAY = 0.1, 1.0, 0.9, 5e-4

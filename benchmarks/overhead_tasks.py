@@ -1,0 +1,101 @@
+"""Tasks of small networks, in which what a library adds around the work shows."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from learn2learn.vision.models import OmniglotCNN
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+_SIDE = 28  # which OmniglotCNN has written into it
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and its task.
+
+    Attributes:
+        name: of both.
+        kind: "mlp", on points of a sine, or "omniglot", learn2learn's OmniglotCNN on
+            random images, each of a class of its own.
+        hidden: units or channels of a layer.
+        samples: of the inner loss, and as many of the outer one.
+        lr: of the inner steps.
+    """
+
+    name: str
+    kind: str
+    hidden: int
+    samples: int
+    lr: float
+
+
+class Batch(NamedTuple):
+    """Inputs and what should come out."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass
+class Task:
+    """A network with the data of its inner and outer loss.
+
+    Attributes:
+        model: the network.
+        criterion: of its outputs and the targets, with ``reduction`` as in torch.
+        support: data of the inner loss.
+        query: data of the outer loss.
+        weights: λ where there are any: a weight for each sample of the inner loss.
+        lr: of the inner steps.
+    """
+
+    model: nn.Module
+    criterion: Callable[..., Tensor]
+    support: Batch
+    query: Batch
+    weights: Tensor
+    lr: float
+
+    def inner(self, model: Callable[[Tensor], Any]) -> Tensor:
+        """Return the inner loss without λ."""
+        return self.criterion(model(self.support.inputs), self.support.targets)
+
+    def weighted(self, model: Callable[[Tensor], Any], weights: Tensor) -> Tensor:
+        """Return the inner loss with λ."""
+        outputs = model(self.support.inputs)
+        losses = self.criterion(outputs, self.support.targets, reduction="none")
+        return (weights * losses.flatten()).mean()
+
+    def outer(self, model: Callable[[Tensor], Any]) -> Tensor:
+        """Return the outer loss."""
+        return self.criterion(model(self.query.inputs), self.query.targets)
+
+    def at(self, params: Mapping[str, Tensor]) -> Callable[[Tensor], Any]:
+        """Return the model at other parameters."""
+        return partial(functional_call, self.model, dict(params))
+
+
+def make_task(network: Network, dtype: torch.dtype) -> Task:
+    """Return the task, drawn from a seed of its own, the same in all precisions."""
+    torch.manual_seed(0)
+    samples, width = network.samples, network.hidden
+    weights = 0.5 + torch.rand(samples)
+    model: nn.Module
+    if network.kind == "mlp":
+        layers = [nn.Linear(1, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+        model = nn.Sequential(*layers, nn.Linear(width, 1))
+        points = (10 * torch.rand(2, samples, 1) - 5).to(dtype)
+        support, query = (Batch(x, 2 * torch.sin(x + 1)) for x in points)
+        criterion: Callable[..., Tensor] = F.mse_loss
+    else:
+        model = OmniglotCNN(samples, width)
+        images = torch.randn(2, samples, 1, _SIDE, _SIDE).to(dtype)
+        support, query = (Batch(x, torch.arange(samples)) for x in images)
+        criterion = F.cross_entropy
+    weights = weights.to(dtype).requires_grad_()
+    return Task(model.to(dtype), criterion, support, query, weights, network.lr)

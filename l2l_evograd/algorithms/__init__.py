@@ -1,0 +1,1 @@
+"""Algorithms behind learn2learn's interface: clone, adapt, call."""

@@ -1,0 +1,443 @@
+"""``EvoGradMetaOptimizer``: EvoGrad behind the interface of learn2learn's algorithms.
+
+The one place that knows learn2learn's conventions: ``clone``, ``adapt``, call, the
+arguments of ``l2l.algorithms.MAML``, ``module.*`` in the state dict, attributes that
+fall through to the model. learn2learn itself is not imported.
+"""
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from l2l_evograd.estimators import Estimator
+from l2l_evograd.estimators.perturbations import draw_seed
+from l2l_evograd.hyperparameters import (
+    Hyperparameters,
+    adapted_names,
+    check_reached,
+    find_hyperparameters,
+    name_of,
+)
+from l2l_evograd.replay.autograd_graph import hands_out_saved_tensors
+from l2l_evograd.replay.call_state import TwiceDifferentiable
+from l2l_evograd.replay.module_copy import (
+    buffers_of,
+    copy_structure,
+    exchange,
+    parameters_of,
+    renew_statistics,
+)
+from l2l_evograd.replay.tensor import (
+    Recording,
+    TapedTensor,
+    begin_tape,
+    ordinary_functions,
+    plain,
+    tape_attributes,
+    taped,
+    tensors_in,
+)
+from l2l_evograd.updates.adjoint import Gate
+from l2l_evograd.updates.inner_step import (
+    MEMORY_LIMIT,
+    Checks,
+    Keeping,
+    default_generator,
+    inner_step,
+    make_update,
+    needs_a_record,
+)
+from l2l_evograd.updates.learning_rates import Rates, as_attribute, matched
+from l2l_evograd.updates.situation import Situation
+
+
+class EvoGradMetaOptimizer(nn.Module):
+    """Adapt clones of a model and send gradients to its weights and to λ.
+
+    ``learner = meta.clone()``; ``learner.adapt(loss)`` makes the inner step
+
+        gradient:   θ' = θ − lr · ∇_θ ℓ(θ, λ)
+        evolution:  θ* = Σ_k softmax(−ℓ/τ)_k (θ + ε_k), ℓ_k = ℓ(θ + ε_k, λ)
+
+    and ``loss_fn(learner(x_query), y_query).backward()`` fills ``.grad`` of λ and,
+    where wanted, of the model's own parameters.
+
+    Without hyperparameters a learner's tensors are ordinary ones on autograd's graph,
+    as those of ``l2l.algorithms.MAML``, and so is the derivative. The same holds with
+    hyperparameters for ``estimator="exact"`` and ``first_order=False``. Otherwise what
+    the learner computes is recorded, call by call, and repeated at other weights.
+
+    Args:
+        model: the module to adapt. It is wrapped, not copied or changed.
+        lr: inner learning rate η, positive; plays no part in ``update="evolution"``.
+            Or learned rates: a tensor, or one for each adapted parameter, that has its
+            shape or broadcasts to it. Those that are parameters become parameters of
+            this module, as in learn2learn's ``MetaSGD``.
+        first_order: governs the initial weights, and tensors from outside the learner
+            that require grad: True drops the curvature of the inner step, False is
+            exact. None: False as in MAML, unless hyperparameters are named, then True.
+        allow_unused: whether the inner loss may leave adapted parameters or
+            hyperparameters unused. None: as ``allow_nograd``.
+        allow_nograd: accepted for MAML's sake. Parameters with ``requires_grad=False``
+            are left as they are in any case.
+        hyperparameters: λ, never adapted and never perturbed: tensors inside or
+            outside the model, a module, names in the model, or an iterable of these.
+        update: ``"gradient"`` or ``"evolution"`` (the paper's Algorithm 1, whose
+            population then governs everything).
+        estimator: of the hypergradient: ``EvoGrad(...)``, ``Guided(...)``, ``Exact()``
+            or one of the names ``"evograd"``, ``"guided"``, ``"exact"``. None:
+            ``Guided()`` for ``"gradient"``, ``EvoGrad()`` for ``"evolution"``.
+        generator: of the perturbations. None: one seeded as torch was, without drawing
+            from torch's own.
+        memory: of exact derivatives. ``"graph"`` keeps the graph of every step, as MAML
+            does. ``"recompute"`` computes each step again in ``backward()``, so that
+            memory does not grow with the steps. ``"auto"`` (default) keeps graphs until
+            they exceed ``memory_limit``, and computes later steps again.
+        memory_limit: bytes, 256 MiB by default; the size of a graph is estimated from
+            the shapes of its results.
+        check: when a repetition at the same weights is compared with what was computed:
+            ``"first"`` (default), in the first 3 steps and every 100th; ``"always"``;
+            ``"never"``. Steps that are computed again are always compared.
+
+    Raises:
+        TypeError: for a model that is no module, is scripted or is what
+            ``torch.compile(module)`` returned, or an estimator that is none.
+        ValueError: for a learning rate that is not positive and finite, unknown
+            names, or a model with nothing to adapt.
+
+    Cost:
+        ``adapt``: one forward pass for each call of the learner and one backward pass;
+        evolution K passes instead. ``backward``: what the estimator costs, one step at
+        a time, or one backward pass through the graphs that were kept. A check costs
+        one forward and one backward pass.
+
+    Source: Finn, Abbeel, Levine, ICML 2017 (MAML); Bohdal, Yang, Hospedales, NeurIPS
+    2021 (EvoGrad), Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        lr: Rates,
+        first_order: bool | None = None,
+        allow_unused: bool | None = None,
+        allow_nograd: bool = False,
+        hyperparameters: Hyperparameters | None = None,
+        update: str = "gradient",
+        estimator: Estimator | str | None = None,
+        generator: torch.Generator | None = None,
+        memory: str = "auto",
+        memory_limit: int = MEMORY_LIMIT,
+        check: str = "first",
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"expected model to be a torch.nn.Module, got {type(model).__name__}"
+            )
+        copy_structure(model)  # refuses what no clone could be made of
+        super().__init__()
+        self.module = model
+        self.training = model.training
+        if any(child._compiled_call_impl is not None for child in model.modules()):
+            warnings.warn(
+                "clones run without the effect of module.compile(), which is bound to "
+                "the original parameters; compile functions that forward calls with "
+                "the parameters as arguments instead",
+                stacklevel=2,
+            )
+        self.lr = as_attribute(lr)
+        tensors = find_hyperparameters(hyperparameters, model)
+        self._references = _References(tensors)
+        self.first_order = bool(tensors) if first_order is None else first_order
+        self.allow_nograd = allow_nograd
+        self.allow_unused = allow_nograd if allow_unused is None else allow_unused
+        self.update = update
+        self.estimator = estimator
+        self._update = make_update(update, estimator)
+        if update == "evolution" and not isinstance(self.lr, float):
+            raise ValueError(
+                "expected lr to be a number for update='evolution', in which it plays "
+                "no part, got tensors; learned rates go with update='gradient'"
+            )
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise TypeError(
+                f"expected generator to be a torch.Generator, got "
+                f"{type(generator).__name__}"
+            )
+        self.generator = default_generator() if generator is None else generator
+        self._checks = Checks(check)
+        self._keeping = Keeping(memory, memory_limit)
+        self._checkpoints = _Checkpoints()
+        self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+        self._gate = Gate()
+        self._is_learner = False
+        self._decide()
+        self._reached = [False] * len(tensors)
+        parameters = dict(model.named_parameters())
+        names = adapted_names(model, tensors)
+        matched(self.lr, lambda: names, [parameters[name] for name in names])
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of this module, or else of the model."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "module":
+                raise
+            return getattr(self.module, name)
+
+    @property
+    def hyperparameters(self) -> list[Tensor]:
+        """λ, as the tensors that receive ``.grad``."""
+        return list(self._references.tensors)
+
+    def clone(
+        self,
+        first_order: bool | None = None,
+        allow_unused: bool | None = None,
+        allow_nograd: bool | None = None,
+    ) -> "EvoGradMetaOptimizer":
+        """Return a learner that starts at the present weights, on their graph.
+
+        Adapting the learner leaves the original as it is, buffers included.
+
+        Args:
+            first_order: as at construction; None keeps what was given there.
+            allow_unused: likewise.
+            allow_nograd: likewise.
+
+        Cost: a copy of the weights and buffers.
+        """
+        learner = copy.copy(self)
+        # A shallow copy shares the dictionaries in which a module keeps its parts.
+        learner.__dict__ = {
+            key: value.copy() if isinstance(value, dict) else value
+            for key, value in vars(self).items()
+        }
+        if first_order is not None:
+            learner.first_order = first_order
+        if allow_unused is not None:
+            learner.allow_unused = allow_unused
+        if allow_nograd is not None:
+            learner.allow_nograd = allow_nograd
+        learner._is_learner = True
+        learner._keeping = self._keeping.fresh()
+        learner._gate = Gate()
+        learner._decide()
+        with ordinary_functions():
+            shared = {id(tensor) for tensor in self._references.tensors}
+            new = {
+                id(p): p.clone()
+                for p in self.module.parameters()
+                if id(p) not in shared
+            }
+            new |= {id(b): b.clone() for b in self.module.buffers()}
+            if learner._records:
+                new = {key: learner._begun(t) for key, t in new.items()}
+            learner.module = copy_structure(self.module, new)
+        return learner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model."""
+        if not self._is_learner:
+            return self.module(*args, **kwargs)
+        if not self._twice:
+            return self._call(args, kwargs)
+        renew_statistics(self.module)
+        with TwiceDifferentiable(self._recurrent):
+            return self._call(args, kwargs)
+
+    def _call(self, args: Any, kwargs: dict[str, Any]) -> Any:
+        outputs = self._recorded(args, kwargs)
+        if self._checkpoints.behind(outputs):
+            self.module = copy_structure(self.module)
+        return outputs
+
+    def _recorded(self, args: Any, kwargs: dict[str, Any]) -> Any:
+        if not self._records or not (self._follows or torch.is_grad_enabled()):
+            return self.module(*args, **kwargs)
+        with ordinary_functions():
+            with Recording(buffers_of(self.module)) as record:
+                outputs = self.module(*args, **kwargs)
+            if record.on:
+                tape_attributes(self.module, self._follows)
+                taped(outputs, self._follows)
+            return outputs
+
+    def adapt(
+        self,
+        loss: Tensor | Callable[["EvoGradMetaOptimizer"], Tensor],
+        first_order: bool | None = None,
+        allow_unused: bool | None = None,
+        allow_nograd: bool | None = None,
+    ) -> None:
+        """Make one inner step, in place of this learner's weights.
+
+        Args:
+            loss: scalar tensor computed from ``learner(...)``, or a callable that is
+                given the learner and returns one; it is called once.
+            first_order: for this step only; None keeps the learner's.
+            allow_unused: likewise.
+            allow_nograd: accepted for MAML's sake.
+
+        Raises:
+            TypeError: if this is no clone, or the loss is no tensor or cannot be
+                computed again where it has to be.
+            ValueError: if the loss is not a finite scalar, or does not use some of
+                the adapted parameters or hyperparameters.
+            RuntimeError: if the loss, computed again, comes out differently.
+        """
+        if not self._is_learner:
+            raise TypeError(
+                "adapt() moves the weights of a clone: expected a learner, got the "
+                "original; call learner = meta.clone() first"
+            )
+        if callable(loss) and not isinstance(loss, Tensor):
+            with self._recording():
+                loss = loss(self)
+        params = self._weights()
+        stays = self._checkpoints.behind(loss)
+        allow_unused = self.allow_unused if allow_unused is None else allow_unused
+        stepped = inner_step(
+            self._update,
+            Situation(
+                value=loss,
+                params=params,
+                names=self._names,
+                lr=matched(self.lr, self._names, params),
+                hyperparameters=self._references.tensors,
+                first_order=self.first_order if first_order is None else first_order,
+                allow_unused=allow_unused,
+                again=self._again,
+                insist=self._keeping.insist,
+                check=self._records and self._checks.due(),
+                seed=draw_seed(self.generator) if self._update.estimator.random else 0,
+                gate=self._gate,
+            ),
+        )
+        self._check_reached(stepped.reached, allow_unused)
+        self._keeping.note(stepped, None)
+        self._decide()
+        with ordinary_functions():
+            after = [
+                self._begun(p) if self._records else plain(p) for p in stepped.params
+            ]
+            new = {id(p): a for p, a in zip(params, after, strict=True)}
+            if stays:
+                self.module = copy_structure(self.module, new)
+            else:
+                exchange(self.module, new)
+
+    def _decide(self) -> None:
+        """Settle what is recorded and what is computed again from here on."""
+        exact = bool(self._references.tensors) and self._update.estimator.exact
+        self._twice = exact or not self.first_order
+        self._again = self._twice and self._keeping.again
+        self._records = needs_a_record(
+            self._update, self._references.tensors, self._again
+        )
+
+    def _recording(self) -> contextlib.AbstractContextManager[Any]:
+        if self._records:
+            return Recording(buffers_of(self.module))
+        return contextlib.nullcontext()
+
+    @property
+    def _follows(self) -> bool:
+        """Whether what has no gradient is recorded too."""
+        return self.update == "evolution"
+
+    def _begun(self, tensor: Tensor) -> Tensor:
+        return begin_tape(tensor, self._follows)
+
+    def _weights(self) -> list[Tensor]:
+        """Return the parameters that adapt() moves, as they are in the module now."""
+        excluded = {id(tensor) for tensor in self._references.tensors}
+        found: dict[int, Tensor] = {}
+        for tensor in parameters_of(self.module):
+            if tensor.requires_grad and id(tensor) not in excluded:
+                found[id(tensor)] = tensor
+        return list(found.values())
+
+    def _names(self) -> list[str]:
+        return adapted_names(self.module, self._references.tensors)
+
+    def _check_reached(self, reached: list[bool], allow_unused: bool) -> None:
+        if not reached:
+            return
+        # What an earlier step reached, of whichever learner, is not lost if this one
+        # does without it, as in an evaluation with layers switched off.
+        pairs = zip(self._reached, reached, strict=True)
+        self._reached[:] = [before or now for before, now in pairs]
+        if not (allow_unused or all(self._reached)):
+            tensors = self.hyperparameters
+            names = [name_of(t, self.module, i) for i, t in enumerate(tensors)]
+            check_reached(self._reached, tensors, names)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "EvoGradMetaOptimizer":
+        """Return a learner at the present weights, off their graph."""
+        tensors = [*parameters_of(self.module), *buffers_of(self.module)]
+        for child in self.module.modules():  # what calls have left on the modules
+            tensors += [t for t in vars(child).values() if isinstance(t, Tensor)]
+        for tensor in tensors:
+            if tensor.grad_fn is not None or isinstance(tensor, TapedTensor):
+                new = plain(tensor.detach()).clone()
+                new.requires_grad_(tensor.requires_grad)
+                memo[id(tensor)] = self._begun(new) if self._records else new
+        twin: EvoGradMetaOptimizer = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the generator as its device and random state."""
+        state = dict(vars(self))
+        generator = state.pop("generator")
+        return {**state, "_generator": (generator.device, generator.get_state())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state back. A copy has a module of its own, and can adapt it."""
+        state = dict(state)
+        device, random_state = state.pop("_generator")
+        super().__setstate__(state)
+        self.generator = torch.Generator(device)
+        self.generator.set_state(random_state)
+        self._is_learner = True
+
+
+class _References:
+    """Tensors that stay the same objects when their holder is deep-copied alone."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_References":
+        # Those inside the model have been copied by now, since a module keeps its
+        # submodules before its other attributes; the rest belong to somebody else.
+        return _References([memo.get(id(t), t) for t in self.tensors])
+
+
+class _Checkpoints:
+    """Whether parts of the model are activation checkpoints, as in the first losses.
+
+    What they save is computed again in ``backward()``, from their module as it is then.
+    So that module has to stay as it is, and the learner goes on with another one.
+    """
+
+    def __init__(self) -> None:
+        self._looks = Checks("first")
+        self._found = False
+
+    def behind(self, outputs: Any) -> bool:
+        """Say whether there are any behind outputs or a loss.
+
+        Cost: one walk over the graph, in the first 3 calls and every 100th.
+        """
+        if not self._found and self._looks.due():
+            self._found = hands_out_saved_tensors(list(tensors_in(outputs)))
+        return self._found

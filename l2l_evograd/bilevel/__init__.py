@@ -1,0 +1,14 @@
+"""Hypergradients for people with a bilevel problem of their own."""
+
+from l2l_evograd.bilevel.gradients import BilevelGradients, bilevel_gradients
+from l2l_evograd.bilevel.hypergradient import Hypergradient, hypergradient
+from l2l_evograd.bilevel.step import BilevelStep, bilevel_step
+
+__all__ = [
+    "BilevelGradients",
+    "BilevelStep",
+    "Hypergradient",
+    "bilevel_gradients",
+    "bilevel_step",
+    "hypergradient",
+]

@@ -1,0 +1,198 @@
+"""``hypergradient``: weights and hyperparameters in, gradients out, nothing changed."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from l2l_evograd.bilevel.problem import DictProblem, Loss, ModuleProblem
+from l2l_evograd.checks import check_count, check_loss, check_positive
+from l2l_evograd.estimators import Estimator
+from l2l_evograd.estimators.perturbations import draw_seed
+from l2l_evograd.hyperparameters import Hyperparameters, check_reached
+from l2l_evograd.replay.inner_loss import gradient
+from l2l_evograd.replay.tensor import plain
+from l2l_evograd.updates.adjoint import Gate
+from l2l_evograd.updates.evolution import Evolution
+from l2l_evograd.updates.inner_step import (
+    MEMORY_LIMIT,
+    Checks,
+    Keeping,
+    default_generator,
+    inner_step,
+    make_update,
+    needs_a_record,
+)
+from l2l_evograd.updates.situation import Situation
+
+
+class Hypergradient(NamedTuple):
+    """What :func:`hypergradient` returns.
+
+    Attributes:
+        gradients: dL/dλ, in the structure of ``hyperparameters``: a dict for a dict, a
+            tensor for a tensor, else a list.
+        params: the weights after the inner steps, detached, by name.
+        inner_loss: ℓ before the first step, detached.
+        outer_loss: L at the new weights, detached.
+    """
+
+    gradients: Any
+    params: dict[str, Tensor]
+    inner_loss: Tensor
+    outer_loss: Tensor
+
+
+def hypergradient(
+    inner_loss: Loss | Sequence[Loss],
+    outer_loss: Loss,
+    params: Mapping[str, Tensor] | nn.Module,
+    hyperparameters: Hyperparameters | Mapping[str, Tensor],
+    *,
+    lr: float | None = None,
+    update: str = "gradient",
+    estimator: Estimator | str | None = None,
+    steps: int = 1,
+    first_order: bool | None = None,
+    generator: torch.Generator | None = None,
+    allow_unused: bool = False,
+    memory: str = "auto",
+    memory_limit: int = MEMORY_LIMIT,
+    check: str = "first",
+) -> Hypergradient:
+    """Return dL(θ_T(λ), λ)/dλ for T inner steps from θ, changing nothing.
+
+    θ_{t+1} = θ_t − lr ∇_θ ℓ(θ_t, λ), or Algorithm 1 for ``update="evolution"``.
+
+    Args:
+        inner_loss: ℓ; a sequence has one loss for each step. With a dict of weights
+            it is called ``inner_loss(params, hyperparameters)``, with a module
+            ``inner_loss(view)``, where ``view`` behaves as the module. It is called
+            once for each step; whatever else is needed of it is repeated from the
+            record of that call.
+        outer_loss: L, called in the same way at the new weights.
+        params: θ as a dict of tensors, or a module, whose parameters other than λ
+            that require grad are θ.
+        hyperparameters: λ. With a dict of weights: a tensor, a sequence or a dict of
+            tensors. With a module: tensors inside or outside it, modules or names.
+        lr: η, positive: a number of any kind, or a tensor of one element. For
+            ``update="gradient"``.
+        update: ``"gradient"`` or ``"evolution"``.
+        estimator: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
+        steps: T.
+        first_order: whether to drop the curvature that passes the cotangent from one
+            inner step to the one before it. None: False for ``Exact()``, else True.
+        generator: of the perturbations. None: they follow from the global random
+            state, which is not advanced, so a second call draws the same.
+        allow_unused: return 0 for hyperparameters that no inner loss reaches, and
+            leave weights that the loss does not use as they are.
+        memory: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
+        memory_limit: likewise.
+        check: likewise; ``"first"`` counts the steps with the same ``inner_loss`` over
+            all calls.
+
+    Returns:
+        :class:`Hypergradient`. The global random state is as after one ordinary call
+        of each loss.
+
+    Raises:
+        TypeError, ValueError: for losses that are no finite scalar tensors, λ among
+            the weights or not reached, and settings out of range.
+        RuntimeError: for an inner loss that, computed again, comes out differently.
+
+    Cost:
+        For each step one forward and backward pass, and what the estimator costs; one
+        forward and backward pass of the outer loss. A check is one forward and one
+        backward pass more.
+
+    Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1 and Table 1.
+    """
+    rule = make_update(update, estimator)
+    rate = _number(lr, isinstance(rule, Evolution))
+    if first_order is None:
+        first_order = not rule.estimator.exact
+    losses = _one_for_each_step(inner_loss, steps)
+    problem: DictProblem | ModuleProblem
+    if isinstance(params, nn.Module):
+        problem = ModuleProblem(params, hyperparameters)
+    else:
+        problem = DictProblem(params, hyperparameters)
+    if generator is None and rule.estimator.random:
+        generator = default_generator()
+    keeping = Keeping(memory, memory_limit)
+    gate = Gate()
+    first: Tensor | None = None
+    reached = [False] * len(problem.hyperparameters)
+    with torch.enable_grad():
+        for position, loss in enumerate(losses):
+            # The curvature of the first step would lead to the initial weights only,
+            # unless autograd's graph is the answer as it is.
+            dropped = first_order or (position == 0 and not rule.estimator.exact)
+            twice = rule.estimator.exact or not dropped
+            again = twice and keeping.again
+            recorded = needs_a_record(rule, problem.hyperparameters, again)
+            value = problem.inner(loss, recorded, twice)
+            stepped = inner_step(
+                rule,
+                Situation(
+                    value=value,
+                    params=problem.values,
+                    names=lambda: problem.weight_names,
+                    lr=rate,
+                    hyperparameters=problem.hyperparameters,
+                    first_order=dropped,
+                    allow_unused=allow_unused,
+                    again=again,
+                    insist=keeping.insist,
+                    check=recorded and Checks.of(check, loss).due(),
+                    seed=draw_seed(generator)
+                    if generator and rule.estimator.random
+                    else 0,
+                    gate=gate,
+                ),
+            )
+            pairs = zip(reached, stepped.reached, strict=True)
+            reached = [a or b for a, b in pairs]
+            keeping.note(stepped)
+            problem.values = stepped.params
+            first = plain(value).detach() if first is None else first
+            del value, stepped
+        if not allow_unused:
+            check_reached(reached, problem.hyperparameters, problem.names)
+        outer = check_loss(problem.outer(outer_loss), "the outer loss")
+        gradients = gradient(outer, problem.hyperparameters)
+    if first is None:
+        raise ValueError("expected at least one inner loss, got none")
+    named = zip(problem.weight_names, problem.values, strict=True)
+    after = {name: value.detach() for name, value in named}
+    return Hypergradient(problem.structured(gradients), after, first, outer.detach())
+
+
+def _number(lr: Any, optional: bool) -> float:
+    if lr is None:
+        if optional:
+            return 1.0
+        raise ValueError(
+            "expected lr, the inner learning rate, for update='gradient', got None"
+        )
+    if isinstance(lr, Tensor) and lr.numel() == 1:
+        if lr.requires_grad:
+            raise ValueError(
+                "expected lr to be a number, got a tensor that requires grad; learned "
+                "rates go with EvoGradMetaOptimizer(lr=...)"
+            )
+        lr = lr.item()
+    return check_positive(lr, "lr")
+
+
+def _one_for_each_step(inner_loss: Loss | Sequence[Loss], steps: int) -> list[Loss]:
+    check_count(steps, "steps")
+    if callable(inner_loss):
+        return [inner_loss] * steps
+    losses = list(inner_loss)
+    if steps not in (1, len(losses)) or not losses:
+        raise ValueError(
+            f"expected one inner loss for each of {steps} steps, got {len(losses)}"
+        )
+    return losses

@@ -1,0 +1,200 @@
+"""The two ways to pose a bilevel problem: over a dict of weights, or over a module.
+
+Both answer the same questions: a loss at the present weights, recorded or not, and how
+λ was given.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from l2l_evograd.hyperparameters import (
+    Hyperparameters,
+    adapted_names,
+    find_hyperparameters,
+    name_of,
+)
+from l2l_evograd.replay.call_state import TwiceDifferentiable
+from l2l_evograd.replay.module_copy import copy_structure
+from l2l_evograd.replay.tensor import Recording
+
+Loss = Callable[..., Tensor]
+
+
+class ModuleProblem:
+    """θ in a module: losses are given a copy that behaves as the module.
+
+    Args:
+        model: the module; it is not changed.
+        hyperparameters: λ.
+        own_buffers: whether inner losses write to buffers of their own, or to those of
+            the module. Outer losses never write to either.
+
+    Attributes:
+        values: θ as it is now.
+        weight_names: of θ.
+        hyperparameters: λ, as the tensors that gradients are wanted of.
+        names: of λ, for messages.
+        escaped: whether numbers left the last inner loss on the way from λ.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        hyperparameters: Hyperparameters,
+        own_buffers: bool = True,
+    ) -> None:
+        self._given = hyperparameters
+        self.hyperparameters = find_hyperparameters(hyperparameters, model)
+        self.names = [name_of(t, model, i) for i, t in enumerate(self.hyperparameters)]
+        self.weight_names = adapted_names(model, self.hyperparameters)
+        parameters = dict(model.named_parameters())
+        self._own = [parameters[name] for name in self.weight_names]
+        self.values = [p.detach().requires_grad_() for p in self._own]
+        self._model = model
+        self.escaped = False
+        self._own_buffers = own_buffers
+        self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+        self._buffers = {
+            id(b): b.detach().clone() if own_buffers else b for b in model.buffers()
+        }
+
+    def inner(
+        self, loss: Loss, record: bool, twice: bool, mark: bool = False
+    ) -> Tensor:
+        """Return an inner loss at the present weights.
+
+        Args:
+            loss: called once.
+            record: so that it can be computed again.
+            twice: whether it will be differentiated twice.
+            mark: record also what the part behind λ is computed from.
+        """
+        if twice and self._own_buffers:
+            # What an earlier step saved must not be what this one writes to.
+            self._buffers = self.buffers()
+        view = self._view(self._buffers)
+        marked = self.hyperparameters if mark else ()
+        with contextlib.ExitStack() as stack:
+            if twice:
+                stack.enter_context(TwiceDifferentiable(self._recurrent))
+            if record:
+                recording = Recording(self._buffers.values(), marked)
+                stack.enter_context(recording)
+            value = loss(view)
+        self.escaped = record and recording.escaped
+        return value
+
+    def outer(self, loss: Loss) -> Tensor:
+        """Return the outer loss at the present weights."""
+        copies = {key: b.detach().clone() for key, b in self._buffers.items()}
+        return loss(self._view(copies))
+
+    def buffers(self) -> dict[int, Tensor]:
+        """Return copies of the buffers as they are now, to begin from again."""
+        return {key: b.detach().clone() for key, b in self._buffers.items()}
+
+    def inner_from(self, loss: Loss, buffers: dict[int, Tensor]) -> Tensor:
+        """Return an inner loss at the present weights from earlier buffers."""
+        return loss(self._view(buffers))
+
+    def structured(self, tensors: list[Tensor]) -> Any:
+        """Return one tensor for each of λ in the structure in which λ was given."""
+        return structured_as(self._given, tensors)
+
+    def _view(self, buffers: dict[int, Tensor]) -> nn.Module:
+        # A copy for each loss: what it hands to later, such as activation checkpoints,
+        # keeps the weights that it was computed with.
+        weights = zip(self._own, self.values, strict=True)
+        return copy_structure(
+            self._model, {**buffers, **{id(p): v for p, v in weights}}
+        )
+
+
+class DictProblem:
+    """θ in a dict: the losses are functions of both, and look after the rest.
+
+    Attributes: as :class:`ModuleProblem`.
+    """
+
+    def __init__(self, params: Mapping[str, Tensor], hyperparameters: Any) -> None:
+        if not isinstance(params, Mapping) or not params:
+            raise TypeError(
+                f"expected params to be a dict of tensors or a module, got "
+                f"{type(params).__name__}; use dict(model.named_parameters())"
+            )
+        self._given = hyperparameters
+        self.weight_names = list(params)
+        self.values = [p.detach().requires_grad_() for p in params.values()]
+        originals = tensors_of(hyperparameters)
+        shared = {t.data_ptr() for t in params.values() if t.numel()}
+        for position, tensor in enumerate(originals):
+            if tensor.numel() and tensor.data_ptr() in shared:
+                raise ValueError(
+                    f"hyperparameter {position} {tuple(tensor.shape)} is among the "
+                    f"weights as well: expected each tensor to be adapted or a "
+                    f"hyperparameter, not both; take it out of params"
+                )
+        self.hyperparameters = [t.detach().requires_grad_() for t in originals]
+        self.names = [f"hyperparameter {i}" for i in range(len(originals))]
+
+    def inner(
+        self, loss: Loss, record: bool, twice: bool, mark: bool = False
+    ) -> Tensor:
+        """Return an inner loss at the present weights."""
+        with contextlib.ExitStack() as stack:
+            if twice:
+                stack.enter_context(TwiceDifferentiable(recurrent=False))
+            if record:
+                marked = self.hyperparameters if mark else ()
+                stack.enter_context(Recording((), marked))
+            return self.outer(loss)
+
+    def outer(self, loss: Loss) -> Tensor:
+        """Return a loss at the present weights."""
+        named = dict(zip(self.weight_names, self.values, strict=True))
+        return loss(named, self.structured(list(self.hyperparameters)))
+
+    def structured(self, tensors: list[Tensor]) -> Any:
+        """Return one tensor for each of λ in the structure in which λ was given."""
+        return structured_as(self._given, tensors)
+
+
+def structured_as(given: object, tensors: list[Tensor]) -> Any:
+    """Return ``tensors`` as a tensor, a dict or a list, whichever ``given`` is."""
+    if isinstance(given, Tensor):
+        return tensors[0]
+    if isinstance(given, Mapping) and len(given) == len(tensors):
+        return dict(zip(given, tensors, strict=True))
+    return tensors
+
+
+def tensors_of(hyperparameters: object) -> list[Tensor]:
+    """Return λ as a list of tensors.
+
+    Raises:
+        TypeError: if something in it is no tensor.
+        ValueError: if there is none.
+    """
+    if isinstance(hyperparameters, Tensor):
+        found: list[Any] = [hyperparameters]
+    elif isinstance(hyperparameters, Mapping):
+        found = list(hyperparameters.values())
+    elif isinstance(hyperparameters, Sequence) and not isinstance(hyperparameters, str):
+        found = list(hyperparameters)
+    else:
+        raise TypeError(
+            f"expected hyperparameters to be a tensor, a sequence or a dict of "
+            f"tensors, got {type(hyperparameters).__name__}"
+        )
+    for item in found:
+        if not isinstance(item, Tensor):
+            raise TypeError(
+                f"expected every hyperparameter to be a tensor, got "
+                f"{type(item).__name__}"
+            )
+    if not found:
+        raise ValueError("expected at least one hyperparameter, got none")
+    return found

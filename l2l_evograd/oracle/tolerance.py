@@ -1,0 +1,115 @@
+"""How far an estimate may be from the exact answer: rounding, truncation and noise."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from l2l_evograd.estimators import Estimator, EvoGrad, Guided
+
+LEAST_DRAWS = 30  # below, a standard error is itself known too badly
+_FALSE_ALARM = 1e-3  # of a whole check
+_LEAST_ERRORS = 4.0  # standard errors, however few entries there are
+
+
+def usual_rtol(estimator: Estimator, update: str, dtype: torch.dtype) -> float:
+    """Return the relative tolerance that suits an estimator in a precision.
+
+    A base of 1e-7 in float64, 1e-3 in float32 and 1e-1 below, which is all that an
+    exact derivative needs: ``Exact``, and ``update="evolution"`` at given
+    perturbations. A difference adds what it cuts off and what it rounds,
+
+    ``Guided``, central     10 h² + 100 eps/h
+    ``Guided``, forward     10 h  + 100 eps/h
+    ``EvoGrad``             10 σ² + 100 eps/σ
+
+    with eps that of ``dtype``, for losses whose derivatives are of moderate size.
+    """
+    base = {torch.float64: 1e-7, torch.float32: 1e-3}.get(dtype, 1e-1)
+    eps = torch.finfo(dtype).eps
+    if isinstance(estimator, Guided):
+        h = estimator.h
+        cut = h if estimator.scheme == "forward" else h**2
+        return base + 10 * cut + 100 * eps / h
+    if isinstance(estimator, EvoGrad) and update == "gradient":
+        return base + 10 * estimator.sigma**2 + 100 * eps / estimator.sigma
+    return base
+
+
+def lowest_precision(tensors: Sequence[Tensor]) -> torch.dtype:
+    """Return the floating-point type, real for complex tensors, of largest eps."""
+    kinds = {tensor.dtype.to_real() for tensor in tensors}
+    return max(kinds, key=lambda kind: torch.finfo(kind).eps)
+
+
+@dataclass(frozen=True)
+class Quantities:
+    """Numbers that were expected, found, and how far apart they may be.
+
+    All have shape (d,), float64, one entry for each element of λ in the order of
+    :func:`~l2l_evograd.oracle.fidelity.flat`. From random draws there is one entry
+    more, the projection ĝ·g/‖g‖, which shows a wrong size below the noise of entries.
+
+    Attributes:
+        expected: the exact answer g, and ‖g‖.
+        found: the estimate, or the mean of its draws.
+        allowed: the largest |found − expected| that passes.
+        errors: standard errors of ``found``; 0 where nothing is random.
+        factor: number of standard errors that ``allowed`` has in it.
+    """
+
+    expected: Tensor
+    found: Tensor
+    allowed: Tensor
+    errors: Tensor
+    factor: float
+
+    @property
+    def excess(self) -> Tensor:
+        """|found − expected|/allowed; infinite for what is not a number."""
+        ratio = (self.found - self.expected).abs() / self.allowed
+        # 0/0: nothing is allowed, and nothing needed.
+        ratio = ratio.masked_fill(self.found == self.expected, 0.0)
+        return ratio.masked_fill(ratio.isnan(), math.inf)
+
+    @property
+    def wrong(self) -> Tensor:
+        """Which are farther apart than is allowed."""
+        return self.excess > 1
+
+    @property
+    def undecided(self) -> bool:
+        """Whether an answer of 0 would have passed as well."""
+        return bool((self.expected.abs() <= self.allowed).all())
+
+
+def quantities(
+    draws: Tensor, exact: Tensor, margin: Tensor, random: bool
+) -> Quantities:
+    """Return what is compared.
+
+    The number of standard errors is 4, or with many entries as many as make the chance
+    that a right estimate fails 1 in 1,000 for all of them together.
+
+    Args:
+        draws: estimates, shape (N, d), float64.
+        exact: g, shape (d,).
+        margin: tolerance of each entry without noise, shape (d,).
+        random: whether the draws are random.
+    """
+    if not random:
+        (found,) = draws
+        return Quantities(exact, found, margin, torch.zeros_like(exact), 0.0)
+    norm = exact.norm()
+    if norm > 0:
+        draws = torch.cat([draws, (draws @ exact / norm)[:, None]], dim=1)
+        exact = torch.cat([exact, norm[None]])
+        margin = torch.cat([margin, margin.max()[None]])
+    errors = draws.std(dim=0, correction=1) / math.sqrt(len(draws))
+    quantile = NormalDist().inv_cdf(1 - _FALSE_ALARM / (2 * len(exact)))
+    factor = max(_LEAST_ERRORS, quantile)
+    mean = draws.mean(dim=0)
+    return Quantities(exact, mean, margin + factor * errors, errors, factor)

@@ -1,0 +1,153 @@
+"""What calls depend on besides their arguments: random numbers, kernels, autocast."""
+
+import contextlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class RandomState:
+    """The state of one random generator, at which calls can be made again.
+
+    Attributes:
+        device: of the generator.
+        state: as ``get_rng_state`` returns it.
+    """
+
+    __slots__ = ("device", "state")
+
+    def __init__(self, device: torch.device, state: Tensor) -> None:
+        self.device = device
+        self.state = state
+
+    @classmethod
+    def of(cls, args: Iterable[Any], kwargs: dict[str, Any]) -> "RandomState":
+        """Return the state that a call with these arguments will draw from."""
+        items = [*args, *kwargs.values()]
+        for item in items:
+            if isinstance(item, torch.Generator):
+                return cls(item.device, item.get_state())
+        devices = [item.device for item in items if isinstance(item, Tensor)]
+        device = devices[0] if devices else torch.device("cpu")
+        return cls(device, random_state(device))
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Draw the same numbers in the body; the state is as before afterwards."""
+        before = random_state(self.device)
+        set_random_state(self.device, self.state)
+        try:
+            yield
+        finally:
+            set_random_state(self.device, before)
+
+
+@contextlib.contextmanager
+def preserved_random_state(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Leave the global random state of ``devices`` and the CPU as it was."""
+    before = {d: random_state(d) for d in {torch.device("cpu"), *devices}}
+    try:
+        yield
+    finally:
+        for device, state in before.items():
+            set_random_state(device, state)
+
+
+def random_state(device: torch.device) -> Tensor:
+    """Return the state of a device's global generator."""
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    module = torch.get_device_module(device)
+    if device.index is None:
+        state: Tensor = module.get_rng_state()
+    else:
+        state = module.get_rng_state(device)
+    return state
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Set the state of a device's global generator."""
+    if device.type == "cpu":
+        torch.set_rng_state(state)
+    elif device.index is None:
+        torch.get_device_module(device).set_rng_state(state)
+    else:
+        torch.get_device_module(device).set_rng_state(state, device)
+
+
+@contextlib.contextmanager
+def without_autocast(devices: Iterable[torch.device]) -> Iterator[None]:
+    """Cast nothing in the body: what was cast when it was recorded is cast again."""
+    with contextlib.ExitStack() as stack:
+        for kind in {device.type for device in devices}:
+            available = torch.amp.is_autocast_available(kind)
+            if available and torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+class TwiceDifferentiable:
+    """Use kernels that have a second derivative in the body of a ``with``.
+
+    Fused attention has none, on any device; of recurrent layers it is cuDNN's that have
+    none; what ``torch.compile`` makes has none, and runs as it was written.
+
+    Args:
+        recurrent: whether there are recurrent layers.
+    """
+
+    def __init__(self, recurrent: bool) -> None:
+        self._recurrent = recurrent
+        self._eager = RunAsWritten()
+
+    def __enter__(self) -> None:
+        c = torch._C
+        self._flags = (
+            c._get_flash_sdp_enabled(),
+            c._get_mem_efficient_sdp_enabled(),
+            c._get_cudnn_sdp_enabled(),
+            c._get_math_sdp_enabled(),
+        )
+        _attention_kernels(False, False, False, True)
+        if self._recurrent:
+            self._cudnn = torch.backends.cudnn.enabled
+            torch.backends.cudnn.enabled = False
+        self._eager.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._eager.__exit__(*error)
+        if self._recurrent:
+            torch.backends.cudnn.enabled = self._cudnn
+        _attention_kernels(*self._flags)
+
+
+def _attention_kernels(flash: bool, efficient: bool, cudnn: bool, math: bool) -> None:
+    c = torch._C
+    c._set_sdp_use_flash(flash)
+    c._set_sdp_use_mem_efficient(efficient)
+    c._set_sdp_use_cudnn(cudnn)
+    c._set_sdp_use_math(math)
+
+
+class RunAsWritten:
+    """Let what ``torch.compile`` made run as it was written, in the body of a ``with``.
+
+    What is compiled can be neither differentiated twice nor recorded.
+    """
+
+    def __init__(self) -> None:
+        self._stance: Any = None
+
+    def __enter__(self) -> None:
+        frames = sys.modules.get("torch._dynamo.eval_frame")
+        known = frames is not None and hasattr(torch.compiler, "set_stance")  # 2.6
+        if frames is not None and known and frames.cached_backends:
+            self._stance = torch.compiler.set_stance("force_eager")
+            self._stance.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self._stance is not None:
+            self._stance.__exit__(*error)

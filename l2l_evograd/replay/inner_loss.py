@@ -1,0 +1,217 @@
+"""The inner loss ℓ(θ, λ) as a function that can be evaluated at any weights.
+
+:class:`InnerLoss` repeats the calls that led to the loss, with the same random numbers
+every time. What it depends on besides the weights stands in for λ: ``leaves``, detached
+twins of ``inputs``, so that differentiating one evaluation stays within it.
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from l2l_evograd.replay.autograd_graph import differentiable_again, is_compiled
+from l2l_evograd.replay.program import Program
+
+
+class Unrepeatable(RuntimeError):
+    """A loss, computed again at the same weights, came out differently."""
+
+    def __init__(self, what: str, first: float, again: float) -> None:
+        super().__init__(
+            f"the inner loss cannot be repeated: computed again at the same weights, "
+            f"{what} is {again:.6g} where it was {first:.6g}, or differs in direction. "
+            f"Likely causes: a gradient hook on a parameter or an output, a custom "
+            f"torch.autograd.Function, a tensor changed in place or through .data, or "
+            f"a kernel that sums in another order each time. Take that out of the "
+            f"inner loss, or use estimator='exact' with memory='graph', which computes "
+            f"nothing again; check='never' accepts the difference"
+        )
+
+
+class InnerLoss:
+    """ℓ(θ, λ) under common random numbers.
+
+    Args:
+        value: ℓ as it was computed, while calls were recorded.
+        params: θ, which it was computed from.
+        hold: whether evaluations keep what is a constant to autograd, such as detached
+            tensors, as it was. Autograd never looks behind these; a finite difference
+            of the loss would. Algorithm 1, which compares whole losses, goes without.
+
+    Attributes:
+        inputs: the tensors besides θ that it depends on and that require grad.
+        leaves: what stands for them in an evaluation.
+
+    Raises:
+        LostHistory: if it cannot be computed again.
+        ValueError: if it does not depend on the weights.
+    """
+
+    def __init__(self, value: Tensor, params: Sequence[Tensor], hold: bool) -> None:
+        self.program = Program(value, params, hold)
+        if not self.program.used:
+            raise ValueError(
+                "the inner loss does not depend on the learner's present weights; "
+                "compute it from learner(...) after the last adapt()"
+            )
+        self.inputs = self.program.inputs
+        self.leaves = [tensor.detach().requires_grad_() for tensor in self.inputs]
+
+    def at(self, leaves: Sequence[Tensor]) -> "InnerLoss":
+        """Return the same loss with others in place of :attr:`leaves`."""
+        new = copy.copy(self)
+        new.leaves = list(leaves)
+        return new
+
+    def __call__(self, params: Sequence[Tensor]) -> Tensor:
+        """Return ℓ(params, λ), differentiable in ``params`` and :attr:`leaves`."""
+        return self.program(params, self.leaves)
+
+    def gradients(
+        self,
+        params: Sequence[Tensor],
+        wanted: Sequence[int] | None = None,
+        params_too: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Return ℓ, ∂ℓ/∂θ (or an empty list) and ∂ℓ/∂λ; the graph is freed.
+
+        Args:
+            params: the weights, detached.
+            wanted: positions of the inputs to differentiate with respect to; all by
+                default.
+            params_too: whether ∂ℓ/∂θ is wanted. Without it no graph is built for what
+                depends on the weights alone.
+
+        Cost: one forward pass and one backward pass to what is wanted.
+        """
+        positions = range(len(self.leaves)) if wanted is None else wanted
+        targets = [self.leaves[position] for position in positions]
+        weights = list(params)
+        if params_too:
+            weights = [weight.detach().requires_grad_() for weight in params]
+            targets = [*weights, *targets]
+        with torch.enable_grad():
+            value = self(weights)
+        grads = gradient(value, targets)
+        split = len(weights) if params_too else 0
+        return value.detach(), grads[:split], grads[split:]
+
+    def slopes(self, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Return ∇_θ ℓ(weights, λ) on a graph, to be differentiated again.
+
+        Raises:
+            RuntimeError: if the loss goes through a function that cannot be
+                differentiated twice.
+        """
+        with torch.enable_grad():
+            value = self(weights)
+            if not is_compiled(value):
+                slopes = gradient(value, weights, create_graph=True)
+                if differentiable_again(slopes):
+                    return slopes
+        raise RuntimeError(
+            "the inner loss goes through a function that cannot be differentiated "
+            "twice, such as a fused kernel or a compiled function. Use first_order="
+            "True and estimator='guided' or 'evograd', which differentiate once, or "
+            "another implementation of that function"
+        )
+
+    def check(
+        self,
+        value: Tensor,
+        params: Sequence[Tensor],
+        slopes: Sequence[Tensor | None],
+        inputs: Sequence[tuple[int, Tensor | None]] = (),
+    ) -> None:
+        """Compare a repetition at the same weights with what was computed.
+
+        Args:
+            value: ℓ as it was computed.
+            params: θ, detached.
+            slopes: ∂ℓ/∂θ as it was computed, None where it is not to be compared.
+            inputs: positions of inputs, with ∂ℓ/∂ of each as it was computed, None
+                where ℓ does not depend on it.
+
+        Raises:
+            Unrepeatable: if the loss or one of the derivatives differs.
+
+        Cost: one forward and one backward pass.
+        """
+        wanted = [position for position, _ in inputs]
+        again, found, others = self.gradients(params, wanted, params_too=True)
+        check_same("its value", [value.detach()], [again])
+        pairs = [(s, f) for s, f in zip(slopes, found, strict=True) if s is not None]
+        check_same(_GRADIENT, [s for s, _ in pairs], [f for _, f in pairs])
+        known = [
+            torch.zeros_like(other) if grad is None else grad
+            for (_, grad), other in zip(inputs, others, strict=True)
+        ]
+        what = "its derivative with respect to the hyperparameters"
+        check_same(what, known, others)
+
+
+_GRADIENT = "its gradient"
+
+
+def check_same(what: str, first: Sequence[Tensor], again: Sequence[Tensor]) -> None:
+    """Compare two lists of tensors, up to rounding in their own precision.
+
+    Args:
+        what: what they are, for the message.
+        first: as they were computed at first.
+        again: as they came out again.
+
+    Raises:
+        Unrepeatable: if the difference is more than rounding explains.
+
+    Cost: a sweep over the tensors, and one wait for the device.
+    """
+    norms = _norm(first), _norm(again)
+    if not (math.isfinite(norms[0]) or math.isfinite(norms[1])):
+        return
+    distance = _norm([a - b for a, b in zip(first, again, strict=True)])
+    coarsest = max((torch.finfo(t.dtype).eps for t in first), default=0.0)
+    # Half of the digits: sums in another order stay far below it.
+    if not distance <= coarsest**0.5 * max(norms) + 1e-300:
+        raise Unrepeatable(what, norms[0], norms[1])
+
+
+def digest(tensors: Sequence[Tensor]) -> Tensor:
+    """Return a few numbers that tell lists of tensors apart, shape (3 n,).
+
+    The norm of each, the sum of its entries and that of every other one, both over the
+    square root of their number.
+    """
+    found = []
+    for tensor in tensors:
+        flat = tensor.detach().reshape(-1)
+        scale = max(1, flat.numel()) ** -0.5
+        norm = torch.linalg.vector_norm(flat).to(flat.dtype)
+        found += [norm, flat.sum() * scale, flat[::2].sum() * scale]
+    device = found[0].device
+    return torch.stack([number.to(device) for number in found])
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    norms = [torch.linalg.vector_norm(t.detach()) for t in tensors]
+    return math.hypot(*(float(norm) for norm in norms))
+
+
+def gradient(
+    value: Tensor, targets: Sequence[Tensor], create_graph: bool = False
+) -> list[Tensor]:
+    """Return ∂value/∂targets, zeros where nothing is reached."""
+    if not targets:
+        return []
+    if not value.requires_grad:
+        return [torch.zeros_like(target) for target in targets]
+    found = torch.autograd.grad(
+        value, targets, create_graph=create_graph, allow_unused=True
+    )
+    return [
+        torch.zeros_like(target) if grad is None else grad
+        for grad, target in zip(found, targets, strict=True)
+    ]

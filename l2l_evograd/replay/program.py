@@ -1,0 +1,352 @@
+"""A record made into a function: the calls between chosen tensors and a result.
+
+:class:`Program` walks back from a recorded tensor and keeps the calls that lead to it
+from its *variables*, usually the learner's weights. What else goes in and requires grad
+becomes an *input*: the hyperparameters, and any tensor computed elsewhere (features of
+a frozen body, weights from another network). Cutting there makes the program local: its
+derivatives never reach into the caller's autograd graph.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2l_evograd.replay.autograd_graph import reached_from
+from l2l_evograd.replay.call_state import without_autocast
+from l2l_evograd.replay.tape import (
+    Call,
+    Constant,
+    Input,
+    Read,
+    reading_of,
+    version_of,
+)
+
+
+class LostHistory(TypeError):
+    """A tensor cannot be computed again with other weights."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the loss cannot be computed again with other weights: {reason}. Expected "
+            f"a tensor computed from learner(...) with torch functions; pass a "
+            f"callable, as in adapt(lambda learner: loss_fn(learner(x), y)), or use "
+            f"estimator='exact' with memory='graph', which computes nothing again"
+        )
+
+
+class Program:
+    """The computation of one tensor, as a function of variables and inputs.
+
+    Args:
+        target: the recorded tensor to compute again.
+        variables: tensors that stand for the arguments, as they are now.
+        hold: keep what is a constant to autograd, such as the result of ``.detach()``,
+            at the value that it had; otherwise it is computed again too.
+        behind: stop at everything that does not depend on the variables; it is an
+            input, on the graph that it was computed on.
+
+    Attributes:
+        inputs: the tensors that the program depends on besides its variables and that
+            require grad, each once.
+        used: the positions of the variables that occur.
+
+    Raises:
+        LostHistory: if part of the record is missing.
+        RuntimeError: if a tensor that was read has been changed in place since.
+    """
+
+    def __init__(
+        self,
+        target: Tensor,
+        variables: Sequence[Tensor],
+        hold: bool,
+        behind: bool = False,
+    ) -> None:
+        self._hold = hold
+        self._behind = behind
+        self.inputs: list[Tensor] = []
+        self.used: set[int] = set()
+        self._input_numbers: dict[int, int] = {}
+        self._constants: list[tuple[Tensor, int]] = []
+        self._variables: dict[int | tuple[int, int, int], int] = {}
+        for position, variable in enumerate(variables):
+            read = reading_of(variable)
+            self._variables[id(variable) if read is None else read.key] = position
+        end = reading_of(target)
+        if end is None:
+            raise LostHistory("nothing is known of how it was computed")
+        calls = self._ancestors(end)
+        self._places_from = len(variables)
+        places = itertools.count(self._places_from)
+        self._places = {id(call): next(places) for call in calls}
+        self._instructions = [self._instruction(call) for call in calls]
+        self._target = self._source(end)
+        self._note_last_readings()
+        self._check_inputs(variables)
+
+    def __call__(self, variables: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        """Compute the target anew, with the random numbers of the first time.
+
+        Args:
+            variables: one tensor for each variable position.
+            inputs: one tensor for each of :attr:`inputs`.
+
+        Raises:
+            RuntimeError: if a constant has been changed in place since.
+        """
+        for value, version in self._constants:
+            if version_of(value) != version:
+                raise changed_in_place(value)
+        gaps = [None] * len(self._instructions)
+        room: list[Any] = [*variables, *gaps, *reversed(inputs)]
+        with without_autocast({variable.device for variable in variables}):
+            for place, instruction in enumerate(self._instructions, len(variables)):
+                room[place] = instruction.run(room)
+                for finished in instruction.finished:
+                    room[finished] = None
+        answer: Tensor = self._target.pick(room)
+        return answer
+
+    def _ancestors(self, end: Read) -> list[Call]:
+        """Return the calls behind a reading, in the order of their recording."""
+        found: dict[int, Call] = {}
+        waiting = [end]
+        while waiting:
+            read = waiting.pop()
+            if self._is_given(read):
+                continue
+            if read.lost:
+                raise LostHistory(read.lost)
+            for call in (read.call, *read.effects):
+                if id(call) in found:
+                    continue
+                if call.lost:
+                    raise LostHistory(call.lost)
+                found[id(call)] = call
+                waiting.extend(_readings([*call.args, *call.kwargs.values()]))
+        return sorted(found.values(), key=lambda call: call.index)
+
+    def _is_given(self, read: Read) -> bool:
+        """Say whether a reading is a variable, a constant or an input."""
+        value = read.value
+        if value is None:
+            return read.key in self._variables
+        if value.requires_grad and read.key in self._variables:
+            return True
+        if value.is_leaf:  # as all are that do not require grad
+            return self._hold
+        return self._behind
+
+    def _instruction(self, call: Call) -> "_Instruction":
+        args, gaps = self._template(call.args)
+        kwargs: dict[str, Any] = {}
+        named: list[tuple[str, Any]] = []
+        for name, item in call.kwargs.items():
+            (kwargs[name],), inner = self._template([item])
+            named.extend((name, filling) for _, filling in inner)
+        return _Instruction(call, args, gaps, kwargs, named)
+
+    def _template(
+        self, items: Sequence[Any]
+    ) -> tuple[list[Any], list[tuple[int, Any]]]:
+        """Return arguments with gaps, and what fills each gap in a replay."""
+        filled: list[Any] = list(items)
+        gaps: list[tuple[int, Any]] = []
+        for position, item in enumerate(items):
+            if isinstance(item, list):
+                part, inner = self._template(item)
+                filled[position] = part
+                if inner:
+                    gaps.append((position, _Nested(part, inner)))
+            elif isinstance(item, Constant):
+                self._constants.append((item.value, item.version))
+                filled[position] = item.value
+                if item.scratch:
+                    gaps.append((position, _Copy(item.value)))
+            elif isinstance(item, Read | Input):
+                source = self._source(item)
+                if isinstance(source, _Kept):
+                    filled[position] = source.value
+                else:
+                    gaps.append((position, source))
+        return filled, gaps
+
+    def _source(self, item: Read | Input) -> "_Place | _Kept":
+        """Return where a replay finds an argument."""
+        if isinstance(item, Input):
+            if item.version != item.value._version:
+                raise changed_in_place(item.value)
+            position = self._variables.get(id(item.value))
+            if position is None:
+                return self._input(item.value)
+            self.used.add(position)
+            return _Place(position)
+        if not self._is_given(item):
+            return _Place(self._places[id(item.call)], item.slot)
+        position = self._variables.get(item.key)
+        if item.value is not None and not item.value.requires_grad:
+            self._constants.append((item.value, item.version))
+            return _Kept(item.value)
+        if position is None and item.value is not None:
+            return self._input(item.value)
+        self.used.add(position or 0)
+        return _Place(position or 0)
+
+    def _input(self, value: Tensor) -> "_Place":
+        number = self._input_numbers.setdefault(id(value), len(self.inputs))
+        if number == len(self.inputs):
+            self.inputs.append(value)
+        return _Place(-1 - number)  # a room ends with the inputs, the first one last
+
+    def _note_last_readings(self) -> None:
+        last: dict[int, int] = {}
+        for position, instruction in enumerate(self._instructions):
+            own = self._places_from + position
+            for place in (own, *instruction.places()):
+                if place >= self._places_from:
+                    last[place] = position
+        last.pop(self._target.place if isinstance(self._target, _Place) else -1, None)
+        for place, position in last.items():
+            self._instructions[position].finished.append(place)
+
+    def _check_inputs(self, variables: Sequence[Tensor]) -> None:
+        """Refuse inputs that were computed from the variables without a record."""
+        computed = [t for t in self.inputs if t.grad_fn is not None]
+        if computed and any(reached_from(computed, variables)):
+            raise LostHistory(
+                "it uses a tensor that depends on the weights by a way that was not "
+                "recorded, such as arithmetic with an attribute of the module"
+            )
+
+
+class _Place:
+    """A value in the room of a replay: result ``slot`` of what lies at ``place``."""
+
+    __slots__ = ("place", "slot")
+
+    def __init__(self, place: int, slot: int = -1) -> None:
+        self.place = place
+        self.slot = slot
+
+    def pick(self, room: list[Any]) -> Any:
+        value = room[self.place]
+        return value if self.slot < 0 else value[self.slot]
+
+    def places(self) -> list[int]:
+        return [self.place]
+
+
+class _Kept:
+    """A tensor that stays as it was recorded."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def pick(self, room: list[Any]) -> Any:
+        return self.value
+
+    def places(self) -> list[int]:
+        return []
+
+
+class _Copy(_Kept):
+    """A fresh copy for each replay, of what a call writes to."""
+
+    __slots__ = ()
+
+    def pick(self, room: list[Any]) -> Any:
+        return self.value.clone()
+
+
+class _Nested:
+    """A list of arguments, some of which are filled in."""
+
+    __slots__ = ("items", "gaps")
+
+    def __init__(self, items: list[Any], gaps: list[tuple[int, Any]]) -> None:
+        self.items = items
+        self.gaps = gaps
+
+    def pick(self, room: list[Any]) -> Any:
+        items = list(self.items)
+        for position, source in self.gaps:
+            items[position] = source.pick(room)
+        return items
+
+    def places(self) -> list[int]:
+        return [place for _, source in self.gaps for place in source.places()]
+
+
+class _Instruction:
+    """One call of a replay.
+
+    ``finished``: places that nobody reads after it.
+    """
+
+    __slots__ = ("function", "args", "gaps", "kwargs", "named", "states", "finished")
+
+    def __init__(
+        self,
+        call: Call,
+        args: list[Any],
+        gaps: list[tuple[int, Any]],
+        kwargs: dict[str, Any],
+        named: list[tuple[str, Any]],
+    ) -> None:
+        self.function = call.function
+        self.args = args
+        self.gaps = gaps
+        self.kwargs = kwargs
+        self.named = named
+        self.states: list[Callable[[], AbstractContextManager[None]]] = []
+        if not call.grad:
+            self.states.append(torch.no_grad)
+        if call.random is not None:
+            self.states.append(call.random.again)
+        self.finished: list[int] = []
+
+    def run(self, room: list[Any]) -> Any:
+        args = list(self.args)
+        for position, source in self.gaps:
+            args[position] = source.pick(room)
+        kwargs = self.kwargs
+        if self.named:
+            kwargs = dict(kwargs)
+            for name, source in self.named:
+                kwargs[name] = source.pick(room)
+        if not self.states:
+            return self.function(*args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            for state in self.states:
+                stack.enter_context(state())
+            return self.function(*args, **kwargs)
+
+    def places(self) -> list[int]:
+        sources = [source for _, source in [*self.gaps, *self.named]]
+        return [place for source in sources for place in source.places()]
+
+
+def _readings(items: Sequence[Any]) -> Iterator[Read]:
+    for item in items:
+        if isinstance(item, Read):
+            yield item
+        elif isinstance(item, list):
+            yield from _readings(item)
+
+
+def changed_in_place(value: Tensor) -> RuntimeError:
+    """Return the error for a tensor that is not what it was."""
+    return RuntimeError(
+        f"a tensor of shape {tuple(value.shape)} that the inner loss uses was changed "
+        f"in place after the loss was computed; keep it as it was until backward(), or "
+        f"clone it before changing it. What a module changes in forward belongs into "
+        f"a buffer (register_buffer), of which copies are kept"
+    )

@@ -1,0 +1,172 @@
+"""The paper's Algorithm 1: a population of perturbed weights, merged.
+
+θ_k = θ + ε_k, ℓ_k = ℓ(θ_k, λ), w = softmax(−ℓ/τ), θ* = Σ_k w_k θ_k = θ + Σ_k w_k ε_k.
+With v the cotangent of θ*, s_k = v·ε_k and c_k = −(w_k/τ)(s_k − Σ_j w_j s_j),
+
+    λ̄ = Σ_k c_k ∂ℓ_k/∂λ,   θ̄ = v + Σ_k c_k ∂ℓ_k/∂θ.
+
+For small σ it is the gradient step with η = σ²(K−1)/(Kτ), in expectation.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from l2l_evograd.distributed import Processes
+from l2l_evograd.estimators import EvoGrad
+from l2l_evograd.estimators.base import add_scaled
+from l2l_evograd.estimators.perturbations import Perturbations
+from l2l_evograd.replay.inner_loss import InnerLoss
+from l2l_evograd.updates.adjoint import Wanted, attached, constant_to_autograd
+from l2l_evograd.updates.situation import Situation, Stepped, roles
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """θ* = Σ_k w_k θ_k, w = softmax(−ℓ/τ): the paper's Algorithm 1.
+
+    Args:
+        estimator: the population, and the processes that share out its candidates.
+        processes: that the losses are means over; the adjoint returns this process's
+            own λ̄.
+
+    Cost:
+        K forward passes and K backward passes to λ in the step; the adjoint is then
+        a weighted sum. ∂ℓ_k/∂λ is kept for each candidate only while that takes no
+        more memory than the weights; otherwise, and for θ̄, the adjoint makes the
+        passes again. One candidate's graph at a time. Of processes that share out the
+        candidates, each makes the passes of its own; between them go K losses in the
+        step, and λ̄ in the adjoint, with θ̄ where it is more than v.
+
+    Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1.
+    """
+
+    estimator: EvoGrad = field(default_factory=EvoGrad)
+    processes: Processes = field(default_factory=Processes)
+
+    def step(self, now: Situation) -> Stepped:
+        """Move the weights."""
+        loss = InnerLoss(now.value, now.params, hold=False)
+        wanted, reached = roles(loss, now.hyperparameters, now.first_order)
+        before = [param.detach() for param in now.params]
+        if now.check:
+            _check(loss, now, before)
+        if now.beforehand is not None:
+            now.beforehand(now.value, now.params)
+        noise = self.estimator.perturbations(before, now.seed)
+        displacement, back = evolve(
+            loss,
+            before,
+            noise,
+            self.estimator.temperature,
+            wanted,
+            self.processes,
+            self.estimator.processes,
+        )
+        if not wanted.nothing:
+            displacement = attached(
+                displacement,
+                [*now.params, *loss.inputs],
+                lambda direction, kept: constant_to_autograd(
+                    back(direction), [*kept, *direction]
+                ),
+                [*now.params, *loss.inputs],
+                now.gate,
+            )
+        after = [p + d for p, d in zip(now.params, displacement, strict=True)]
+        return Stepped(after, [], reached, [])
+
+
+Back = Callable[[Sequence[Tensor]], list[Tensor | None]]
+
+
+def evolve(
+    loss: InnerLoss,
+    params: list[Tensor],
+    noise: Perturbations,
+    temperature: float,
+    wanted: Wanted,
+    processes: Processes | None = None,
+    population: Processes | None = None,
+) -> tuple[list[Tensor], Back]:
+    """Algorithm 1 with the perturbations given; K = 1 gives ε_1 and λ̄ = 0.
+
+    Args:
+        loss: ℓ.
+        params: θ, detached.
+        noise: ε_k, the same in all processes.
+        temperature: τ.
+        wanted: whose cotangents the adjoint returns.
+        processes: that the losses are means over.
+        population: processes that share out the candidates.
+
+    Returns:
+        θ* − θ, and its adjoint: from v to the cotangents of the weights, without the v
+        of θ itself, and of the inputs.
+    """
+    processes = processes or Processes()
+    population = population or Processes()
+    mine = population.share(noise.count)
+    positions = [*wanted.hyperparameters, *wanted.others]
+    rows_size = noise.count * sum(loss.leaves[p].numel() for p in positions)
+    again = wanted.curvature or rows_size > sum(p.numel() for p in params)
+    values: list[Tensor] = []
+    rows: dict[int, list[Tensor]] = {}
+    # Without a candidate of its own, a process still has to know what a loss is like.
+    for k in mine or [0]:
+        candidate = torch._foreach_add(params, noise.draw(k))
+        if mine and positions and not again:
+            value, _, rows[k] = loss.gradients(candidate, positions)
+        else:
+            with torch.no_grad():
+                value = loss(candidate)
+        values.append(value.detach().reshape(()))
+    (losses,) = processes.means([population.gathered(values, noise.count)])
+    weights = torch.softmax(-losses / temperature, dim=0)
+    displacement = [torch.zeros_like(param) for param in params]
+    for k in range(noise.count):
+        add_scaled(displacement, noise.draw(k), weights[k])
+
+    @torch.no_grad()
+    def back(direction: Sequence[Tensor]) -> list[Tensor | None]:
+        direction = processes.means(direction)
+        scores = noise.project(direction)
+        scores = -weights / temperature * (scores - (weights * scores).sum())
+        totals = [torch.zeros_like(loss.leaves[p]) for p in positions]
+        curvature: list[Tensor] = []
+        if wanted.curvature:
+            curvature = [torch.zeros_like(v) for v in direction]
+        for k in mine if positions or wanted.curvature else ():
+            if again:
+                candidate = torch._foreach_add(params, noise.draw(k))
+                _, slopes, row = loss.gradients(
+                    candidate, positions, params_too=wanted.curvature
+                )
+                if wanted.curvature:
+                    add_scaled(curvature, slopes, scores[k])
+            else:
+                row = rows[k]
+            add_scaled(totals, row, scores[k])
+        sums = population.sums([*totals, *curvature])
+        inputs: list[Tensor | None] = [None] * len(loss.inputs)
+        for position, total in zip(positions, sums, strict=False):
+            inputs[position] = total
+        moved: list[Tensor | None] = [None] * len(params)
+        if wanted.curvature:
+            moved = list(sums[len(positions) :])
+        return [*moved, *inputs]
+
+    return displacement, back
+
+
+def _check(loss: InnerLoss, now: Situation, params: Sequence[Tensor]) -> None:
+    slopes: list[Tensor | None] = [None] * len(params)
+    if now.value.requires_grad:
+        slopes = list(
+            torch.autograd.grad(
+                now.value, now.params, allow_unused=True, retain_graph=True
+            )
+        )
+    loss.check(now.value, params, slopes)

@@ -1,0 +1,233 @@
+"""The gradient step: θ' = θ − η ∇_θ ℓ(θ, λ), taken, applied and attached here.
+
+The step is ordinary arithmetic on the caller's graph. What differs is the graph of
+∇_θ ℓ itself, which the outer loss needs the adjoint of. With v the cotangent of θ', and
+D = v·∇_θ ℓ(θ, λ) the directional derivative of the inner loss along it,
+
+    λ̄ = −η ∂D/∂λ,   θ̄ = v − η ∂D/∂θ.
+
+- none: ``first_order``, no λ. θ̄ = v.
+- autograd's own: exact for everything, any derivative of it included.
+- autograd's own for λ alone: ``Exact`` and ``first_order``.
+- computed again in ``backward()``: exact, with the memory of one step.
+- estimated: λ̄ by ``Guided`` or ``EvoGrad``, the rest exact or none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from l2l_evograd.checks import check_differentiable
+from l2l_evograd.distributed import Processes
+from l2l_evograd.estimators import Estimator, Guided, Question
+from l2l_evograd.estimators.exact import exact_mixed
+from l2l_evograd.replay.autograd_graph import reached_from, reaches
+from l2l_evograd.replay.inner_loss import InnerLoss, digest
+from l2l_evograd.replay.program import LostHistory
+from l2l_evograd.updates.adjoint import Gate, Wanted, attached, constant_to_autograd
+from l2l_evograd.updates.situation import Situation, Stepped, roles
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """θ' = θ − η ∇_θ ℓ(θ, λ).
+
+    Args:
+        estimator: of ∂D/∂λ.
+        processes: that the losses are means over. The gradient is the mean; the adjoint
+            takes the mean of v, and returns this process's own λ̄.
+
+    Cost:
+        One backward pass; the adjoint costs what the estimator costs. On autograd's own
+        graph it is one backward pass through the step, whose graph is kept until then.
+        Computed again it is a forward pass, a backward pass and a backward pass through
+        both.
+    """
+
+    estimator: Estimator = field(default_factory=Guided)
+    processes: Processes = field(default_factory=Processes)
+
+    def step(self, now: Situation) -> Stepped:
+        """Move the weights."""
+        check_differentiable(now.value)
+        estimated = bool(now.hyperparameters) and not self.estimator.exact
+        if estimated or now.again:
+            try:
+                loss = InnerLoss(now.value, now.params, hold=True)
+            except LostHistory:
+                if estimated or now.insist:
+                    raise
+                # The graph is there anyway, and is the answer.
+            else:
+                return self._apart(now, loss)
+        return self._on_graph(now)
+
+    def _on_graph(self, now: Situation) -> Stepped:
+        """Keep the graph that autograd built, or drop it."""
+        everything = not now.first_order
+        lambda_alone = bool(now.hyperparameters) and not everything
+        reached = reaches(now.value, now.hyperparameters) if now.hyperparameters else []
+        found = now.differentiate(create_graph=everything or lambda_alone)
+        slopes = now.filled(found)
+        extras = now.extras_of(found)
+        if everything:
+            return now.moved(slopes, slopes, reached, extras, graph=slopes)
+        known = self.processes.mean([None if s is None else s.detach() for s in slopes])
+        places = [i for i, s in enumerate(slopes) if s is not None and s.requires_grad]
+        pairs = zip(now.hyperparameters, reached, strict=True)
+        inputs = [tensor for tensor, hit in pairs if hit]
+        if not (lambda_alone and inputs and places):
+            return now.moved(known, known, reached, extras)
+        kept = [s for i in places if (s := slopes[i]) is not None]
+        attached_slopes = attached(
+            [s for i in places if (s := known[i]) is not None],
+            inputs,
+            _OnGraph(self.processes, inputs, now.gate),
+            [*kept, *now.params],
+            now.gate,
+        )
+        on_graph = list(known)
+        for place, slope in zip(places, attached_slopes, strict=True):
+            on_graph[place] = slope
+        return now.moved(on_graph, known, reached, extras, graph=kept)
+
+    def _apart(self, now: Situation, loss: InnerLoss) -> Stepped:
+        """Look at the loss again later, as a function of its own."""
+        wanted, reached = roles(loss, now.hyperparameters, now.first_order)
+        governed = [loss.inputs[p] for p in wanted.hyperparameters]
+        known: list[Tensor] | None = None
+        if not (self.estimator.uses_known and governed and _partial(now, governed)):
+            governed = []
+        before = [param.detach() for param in now.params]
+        comparable = _partials(loss, now) if now.check else []
+        found = now.differentiate(governed)
+        slopes = now.filled(found)
+        if now.check:
+            loss.check(now.value, before, slopes, comparable)
+        if governed:
+            start = len(now.params)
+            pairs = zip(found[start : start + len(governed)], governed, strict=True)
+            known = [torch.zeros_like(t) if g is None else g for g, t in pairs]
+        own = [
+            torch.zeros_like(param) if slope is None else slope
+            for slope, param in zip(slopes, before, strict=True)
+        ]
+        values = self.processes.means(own)
+        extras = now.extras_of(found)
+        if wanted.nothing:
+            return now.moved(values, values, reached, extras)
+        slopes_on_graph = attached(
+            values,
+            [*now.params, *loss.inputs],
+            _Adjoint(
+                self, loss, wanted, now.seed, digest(own) if now.again else None, known
+            ),
+            [*now.params, *loss.inputs],
+            now.gate,
+        )
+        return now.moved(slopes_on_graph, values, reached, extras)
+
+
+@dataclass(frozen=True)
+class _OnGraph:
+    """The adjoint of ∇_θ ℓ for λ alone, on the graph that the step kept."""
+
+    processes: Processes
+    inputs: list[Tensor]
+    gate: Gate
+
+    def __call__(
+        self, direction: list[Tensor], kept: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        """Return the cotangents of the inputs."""
+        slopes, params = kept[: len(direction)], kept[len(direction) :]
+        with self.gate.held(params):
+            return torch.autograd.grad(
+                slopes,
+                self.inputs,
+                self.processes.means(direction),
+                retain_graph=True,
+                create_graph=torch.is_grad_enabled(),
+                allow_unused=True,
+            )
+
+
+@dataclass(frozen=True)
+class _Adjoint:
+    """The adjoint of ∇_θ ℓ, from evaluations of the loss apart from any graph."""
+
+    update: Gradient
+    loss: InnerLoss
+    wanted: Wanted
+    seed: int
+    slopes: Tensor | None
+    known: list[Tensor] | None
+
+    def __call__(
+        self, direction: list[Tensor], kept: Sequence[Tensor]
+    ) -> Sequence[Tensor | None]:
+        """Return the cotangents of the weights and of the inputs."""
+        estimator, loss, wanted = self.update.estimator, self.loss, self.wanted
+        direction = self.update.processes.means(direction)
+        params = list(kept[: len(direction)])
+        inputs: list[Tensor | None] = [None] * len(loss.inputs)
+        weights: list[Tensor | None] = [None] * len(params)
+        exact, estimated = list(wanted.others), list(wanted.hyperparameters)
+        if estimator.exact:
+            exact, estimated = [*estimated, *exact], []
+        if exact or wanted.curvature:
+            curvature, grads = exact_mixed(
+                loss, params, direction, exact, wanted.curvature, self.slopes
+            )
+            if wanted.curvature:
+                weights = list(curvature)
+            for position, grad in zip(exact, grads, strict=True):
+                inputs[position] = grad
+        if estimated:
+            before = [param.detach() for param in params]
+            with torch.no_grad():
+                # The cotangent is −η v; one-sided estimates look along v.
+                along = torch._foreach_neg(direction)
+                estimates = torch._foreach_neg(
+                    estimator.mixed(
+                        Question(loss, before, along, estimated, self.seed, self.known)
+                    )
+                )
+            guarded = constant_to_autograd(estimates, [*kept, *direction])
+            for position, guard in zip(estimated, guarded, strict=True):
+                inputs[position] = guard
+        return [*weights, *inputs]
+
+
+def _partials(loss: InnerLoss, now: Situation) -> list[tuple[int, Tensor | None]]:
+    """Return inputs and ∂ℓ/∂ of them, where the graph of ℓ has the partial derivative.
+
+    It has for leaves that no other input was computed from.
+    """
+    computed = [t for t in loss.inputs if t.grad_fn is not None]
+    leaves = [t for t in loss.inputs if t.grad_fn is None]
+    behind = reached_from(computed, leaves) if computed else [False] * len(leaves)
+    free = [t for t, hit in zip(leaves, behind, strict=True) if not hit]
+    if not free:
+        return []
+    with now.gate.held(now.params):
+        grads = torch.autograd.grad(
+            now.value, free, retain_graph=True, allow_unused=True
+        )
+    places = {id(tensor): place for place, tensor in enumerate(loss.inputs)}
+    return [(places[id(t)], grad) for t, grad in zip(free, grads, strict=True)]
+
+
+def _partial(now: Situation, inputs: Sequence[Tensor]) -> bool:
+    """Say whether derivatives on the graph of ℓ are ∂/∂inputs with θ held.
+
+    They are not where one input was computed from another, or where the weights were,
+    as after an earlier step; and an input may stand beside the graph, as the copy of a
+    tensor does that was written to.
+    """
+    for tensor in inputs:
+        if any(reaches(tensor, [t for t in inputs if t is not tensor])):
+            return False
+    return not any(reached_from(now.params, inputs)) and all(reaches(now.value, inputs))
