@@ -2,8 +2,10 @@
 
 from l2l_evograd.algorithms.evograd import EvoGradMetaOptimizer
 from l2l_evograd.bilevel import (
+    BilevelGradients,
     BilevelStep,
     Hypergradient,
+    bilevel_gradients,
     bilevel_step,
     hypergradient,
 )
@@ -23,8 +25,10 @@ __all__ = [
     "Exact",
     "Guided",
     # Bilevel problems without learn2learn
+    "BilevelGradients",
     "BilevelStep",
     "Hypergradient",
+    "bilevel_gradients",
     "bilevel_step",
     "hypergradcheck",
     "hypergradient",

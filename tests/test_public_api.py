@@ -27,6 +27,7 @@ CORE = [
 def test_the_public_names_are_these():
     assert sorted(l2l_evograd.__all__) == sorted(
         [
+            "BilevelGradients",
             "BilevelStep",
             "EvoGrad",
             "EvoGradMetaOptimizer",
@@ -35,6 +36,7 @@ def test_the_public_names_are_these():
             "Guided",
             "Hypergradient",
             "add_feature_transforms",
+            "bilevel_gradients",
             "bilevel_step",
             "feature_transforms",
             "feature_transforms_switched",

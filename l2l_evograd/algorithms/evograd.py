@@ -29,6 +29,8 @@ from l2l_evograd.replay.module_copy import (
     buffers_of,
     copy_structure,
     exchange,
+    has_statistics,
+    is_compiled_in_place,
     parameters_of,
     renew_statistics,
 )
@@ -143,7 +145,7 @@ class EvoGradMetaOptimizer(nn.Module):
         super().__init__()
         self.module = model
         self.training = model.training
-        if any(child._compiled_call_impl is not None for child in model.modules()):
+        if is_compiled_in_place(model):
             warnings.warn(
                 "clones run without the effect of module.compile(), which is bound to "
                 "the original parameters; compile functions that forward calls with "
@@ -174,6 +176,7 @@ class EvoGradMetaOptimizer(nn.Module):
         self._keeping = Keeping(memory, memory_limit)
         self._checkpoints = _Checkpoints()
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+        self._normalizes = has_statistics(model)
         self._gate = Gate()
         self._is_learner = False
         self._decide()
@@ -246,9 +249,10 @@ class EvoGradMetaOptimizer(nn.Module):
         """Call the model."""
         if not self._is_learner:
             return self.module(*args, **kwargs)
+        if self._normalizes:
+            renew_statistics(self.module)
         if not self._twice:
             return self._call(args, kwargs)
-        renew_statistics(self.module)
         with TwiceDifferentiable(self._recurrent):
             return self._call(args, kwargs)
 

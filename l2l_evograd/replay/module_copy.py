@@ -39,6 +39,7 @@ def copy_structure(
     return _Copies(module, tensors or {}).of_module(module)
 
 
+_NORMS = (nn.modules.batchnorm._NormBase,)
 _IMMUTABLE = frozenset({bool, int, float, str, type(None)})
 
 
@@ -134,6 +135,11 @@ def _renew_flat_weights(child: nn.Module) -> None:
     child.__dict__["_flat_weights"] = [getattr(child, name, None) for name in names]
 
 
+def is_compiled_in_place(module: nn.Module) -> bool:
+    """Say whether ``compile()`` was called on the module or on a part of it."""
+    return any(child._compiled_call_impl is not None for child in module.modules())
+
+
 def parameters_of(module: nn.Module) -> Iterator[Tensor]:
     """Return the parameters of all submodules; tied ones more than once."""
     for child in module.modules():
@@ -148,6 +154,11 @@ def buffers_of(module: nn.Module) -> Iterator[Tensor]:
         for buffer in child._buffers.values():
             if buffer is not None:
                 yield buffer
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Say whether any part normalises with running statistics."""
+    return any(isinstance(child, _NORMS) for child in module.modules())
 
 
 def renew_statistics(module: nn.Module) -> None:
@@ -166,6 +177,3 @@ def renew_statistics(module: nn.Module) -> None:
                 statistic = child._buffers.get(name)
                 if statistic is not None:
                     child._buffers[name] = statistic.clone()
-
-
-_NORMS = (nn.modules.batchnorm._NormBase,)

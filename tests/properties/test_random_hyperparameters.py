@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from blocks import ORDINARY, SMOOTH
-from hypothesis import given
+from hypothesis import assume, given
 from judging import (
     ALL_BLOCKS,
     REFUSALS,
@@ -25,7 +25,7 @@ from l2l_evograd import Exact, Guided, hypergradient
 pytestmark = pytest.mark.usefixtures("float64")
 ACTS = ["adapt", "adapt callable", "load head", "decay", "noise", "cut", "by hand"]
 ACTS += ["rate", "evaluate", "condition", "replace head", "train", "eval"]
-GUIDED = [Guided(h=1e-4), Guided(h=1e-7, scheme="forward")]
+GUIDED = [Guided(h=1e-5), Guided(h=1e-7, scheme="forward")]
 GUIDED_TOLERANCE = 1e-4
 usual_parts = sorted(ORDINARY.keys() & set(SMOOTH))
 
@@ -36,6 +36,10 @@ def test_random_loops_with_the_exact_estimator():
     @examples(20)
     @given(specs(ALL_BLOCKS, ACTS, HYPERPARAMETERS), kept_settings())
     def compare(spec, settings):
+        # A buffer keeps the graph of weights that were changed by hand, with λ behind
+        # them. First order has no answer for that: it is λ's, and it is a weight's.
+        tangled = {"buffer with graph"} & {*spec.blocks} and {"by hand"} & {*spec.acts}
+        assume(not tangled or spec.first_order is False)
         graph = spec.first_order is False and settings.get("memory") == "graph"
         must_work = ordinary(spec) or (graph and on_the_graph(spec))
         judge(spec, must_work, verdicts, estimator=Exact(), **settings)
