@@ -135,3 +135,15 @@ def name_of(tensor: Tensor, model: nn.Module | None, position: int) -> str:
             if parameter is tensor:
                 return name
     return f"hyperparameter {position}"
+
+
+class References:
+    """Tensors that stay the same objects when their holder is deep-copied alone."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self.tensors = tensors
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "References":
+        # Those inside the model have been copied by now, since a module keeps its
+        # submodules before its other attributes; the rest belong to somebody else.
+        return References([memo.get(id(t), t) for t in self.tensors])

@@ -14,16 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2l_evograd.algorithms.checkpoints import Checkpoints
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.estimators.perturbations import draw_seed
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
+    References,
     adapted_names,
     check_reached,
     find_hyperparameters,
     name_of,
 )
-from l2l_evograd.replay.autograd_graph import hands_out_saved_tensors
+from l2l_evograd.replay.autograd_graph import in_backward
 from l2l_evograd.replay.call_state import TwiceDifferentiable
 from l2l_evograd.replay.module_copy import (
     buffers_of,
@@ -42,7 +44,6 @@ from l2l_evograd.replay.tensor import (
     plain,
     tape_attributes,
     taped,
-    tensors_in,
 )
 from l2l_evograd.updates.adjoint import Gate
 from l2l_evograd.updates.inner_step import (
@@ -154,7 +155,7 @@ class EvoGradMetaOptimizer(nn.Module):
             )
         self.lr = as_attribute(lr)
         tensors = find_hyperparameters(hyperparameters, model)
-        self._references = _References(tensors)
+        self._references = References(tensors)
         self.first_order = bool(tensors) if first_order is None else first_order
         self.allow_nograd = allow_nograd
         self.allow_unused = allow_nograd if allow_unused is None else allow_unused
@@ -174,11 +175,12 @@ class EvoGradMetaOptimizer(nn.Module):
         self.generator = default_generator() if generator is None else generator
         self._checks = Checks(check)
         self._keeping = Keeping(memory, memory_limit)
-        self._checkpoints = _Checkpoints()
+        self._checkpoints = Checkpoints()
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
         self._normalizes = has_statistics(model)
         self._gate = Gate()
         self._is_learner = False
+        self._has_moved = False
         self._decide()
         self._reached = [False] * len(tensors)
         parameters = dict(model.named_parameters())
@@ -249,6 +251,12 @@ class EvoGradMetaOptimizer(nn.Module):
         """Call the model."""
         if not self._is_learner:
             return self.module(*args, **kwargs)
+        if self._has_moved and in_backward():
+            raise RuntimeError(
+                "the learner was called inside backward(), as an activation checkpoint "
+                "around a call of the learner does, when its weights may have moved "
+                "since: expected checkpoints inside the model, around its layers"
+            )
         if self._normalizes:
             renew_statistics(self.module)
         if not self._twice:
@@ -326,6 +334,7 @@ class EvoGradMetaOptimizer(nn.Module):
         )
         self._check_reached(stepped.reached, allow_unused)
         self._keeping.note(stepped, None)
+        self._has_moved = True
         self._decide()
         with ordinary_functions():
             after = [
@@ -412,36 +421,3 @@ class EvoGradMetaOptimizer(nn.Module):
         self.generator = torch.Generator(device)
         self.generator.set_state(random_state)
         self._is_learner = True
-
-
-class _References:
-    """Tensors that stay the same objects when their holder is deep-copied alone."""
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self.tensors = tensors
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_References":
-        # Those inside the model have been copied by now, since a module keeps its
-        # submodules before its other attributes; the rest belong to somebody else.
-        return _References([memo.get(id(t), t) for t in self.tensors])
-
-
-class _Checkpoints:
-    """Whether parts of the model are activation checkpoints, as in the first losses.
-
-    What they save is computed again in ``backward()``, from their module as it is then.
-    So that module has to stay as it is, and the learner goes on with another one.
-    """
-
-    def __init__(self) -> None:
-        self._looks = Checks("first")
-        self._found = False
-
-    def behind(self, outputs: Any) -> bool:
-        """Say whether there are any behind outputs or a loss.
-
-        Cost: one walk over the graph, in the first 3 calls and every 100th.
-        """
-        if not self._found and self._looks.due():
-            self._found = hands_out_saved_tensors(list(tensors_in(outputs)))
-        return self._found

@@ -175,7 +175,7 @@ def compute(
                 hyperparameters=problem.hyperparameters,
                 first_order=True,
                 allow_unused=allow_unused,
-                check=Checks.of(check, inner_loss).due(),
+                check=Checks.of(check, inner_loss, problem.identity).due(),
                 seed=processes.common(
                     _seed(generator, rule.estimator), _device(problem)
                 ),

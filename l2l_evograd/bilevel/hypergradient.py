@@ -145,7 +145,7 @@ def hypergradient(
                     allow_unused=allow_unused,
                     again=again,
                     insist=keeping.insist,
-                    check=recorded and Checks.of(check, loss).due(),
+                    check=recorded and Checks.of(check, loss, problem.identity).due(),
                     seed=draw_seed(generator)
                     if generator and rule.estimator.random
                     else 0,

@@ -38,6 +38,7 @@ class ModuleProblem:
         hyperparameters: λ, as the tensors that gradients are wanted of.
         names: of λ, for messages.
         escaped: whether numbers left the last inner loss on the way from λ.
+        identity: tells the problem from others.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ModuleProblem:
         self.values = [p.detach().requires_grad_() for p in self._own]
         self._model = model
         self.escaped = False
+        self.identity = id(model), id(self.hyperparameters[0])
         self._own_buffers = own_buffers
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
         self._buffers = {
@@ -139,6 +141,7 @@ class DictProblem:
                 )
         self.hyperparameters = [t.detach().requires_grad_() for t in originals]
         self.names = [f"hyperparameter {i}" for i in range(len(originals))]
+        self.identity = tuple(self.weight_names), tuple(t.shape for t in self.values)
 
     def inner(
         self, loss: Loss, record: bool, twice: bool, mark: bool = False

@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node as Function
 
@@ -100,6 +101,11 @@ def hands_out_saved_tensors(tensors: Iterable[Tensor]) -> bool:
 @functools.cache
 def _saved_names(kind: type, name: str) -> tuple[str, ...]:
     return tuple(n for n in dir(kind) if n.startswith("_raw_saved"))
+
+
+def in_backward() -> bool:
+    """Say whether autograd is in the middle of a backward pass."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def differentiable_again(gradients: Sequence[Tensor]) -> bool:

@@ -7,17 +7,15 @@ a frozen body, weights from another network). Cutting there makes the program lo
 derivatives never reach into the caller's autograd graph.
 """
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from l2l_evograd.replay.autograd_graph import reached_from
 from l2l_evograd.replay.call_state import without_autocast
+from l2l_evograd.replay.instruction import Copy, Instruction, Kept, Nested, Place
 from l2l_evograd.replay.tape import (
     Call,
     Constant,
@@ -128,6 +126,12 @@ class Program:
                     continue
                 if call.lost:
                     raise LostHistory(call.lost)
+                if call.unseen and self._hold:
+                    raise LostHistory(
+                        "one of its tensors was written to behind autograd's back, "
+                        "under torch.no_grad() or through detach() or .data; write "
+                        "x + (new - x).detach() instead"
+                    )
                 found[id(call)] = call
                 waiting.extend(_readings([*call.args, *call.kwargs.values()]))
         return sorted(found.values(), key=lambda call: call.index)
@@ -143,14 +147,14 @@ class Program:
             return self._hold
         return self._behind
 
-    def _instruction(self, call: Call) -> "_Instruction":
+    def _instruction(self, call: Call) -> Instruction:
         args, gaps = self._template(call.args)
         kwargs: dict[str, Any] = {}
         named: list[tuple[str, Any]] = []
         for name, item in call.kwargs.items():
             (kwargs[name],), inner = self._template([item])
             named.extend((name, filling) for _, filling in inner)
-        return _Instruction(call, args, gaps, kwargs, named)
+        return Instruction(call, args, gaps, kwargs, named)
 
     def _template(
         self, items: Sequence[Any]
@@ -163,21 +167,21 @@ class Program:
                 part, inner = self._template(item)
                 filled[position] = part
                 if inner:
-                    gaps.append((position, _Nested(part, inner)))
+                    gaps.append((position, Nested(part, inner)))
             elif isinstance(item, Constant):
                 self._constants.append((item.value, item.version))
                 filled[position] = item.value
                 if item.scratch:
-                    gaps.append((position, _Copy(item.value)))
+                    gaps.append((position, Copy(item.value)))
             elif isinstance(item, Read | Input):
                 source = self._source(item)
-                if isinstance(source, _Kept):
+                if isinstance(source, Kept):
                     filled[position] = source.value
                 else:
                     gaps.append((position, source))
         return filled, gaps
 
-    def _source(self, item: Read | Input) -> "_Place | _Kept":
+    def _source(self, item: Read | Input) -> Place | Kept:
         """Return where a replay finds an argument."""
         if isinstance(item, Input):
             if item.version != item.value._version:
@@ -186,23 +190,23 @@ class Program:
             if position is None:
                 return self._input(item.value)
             self.used.add(position)
-            return _Place(position)
+            return Place(position)
         if not self._is_given(item):
-            return _Place(self._places[id(item.call)], item.slot)
+            return Place(self._places[id(item.call)], item.slot)
         position = self._variables.get(item.key)
         if item.value is not None and not item.value.requires_grad:
             self._constants.append((item.value, item.version))
-            return _Kept(item.value)
+            return Kept(item.value)
         if position is None and item.value is not None:
             return self._input(item.value)
         self.used.add(position or 0)
-        return _Place(position or 0)
+        return Place(position or 0)
 
-    def _input(self, value: Tensor) -> "_Place":
+    def _input(self, value: Tensor) -> Place:
         number = self._input_numbers.setdefault(id(value), len(self.inputs))
         if number == len(self.inputs):
             self.inputs.append(value)
-        return _Place(-1 - number)  # a room ends with the inputs, the first one last
+        return Place(-1 - number)  # a room ends with the inputs, the first one last
 
     def _note_last_readings(self) -> None:
         last: dict[int, int] = {}
@@ -211,7 +215,7 @@ class Program:
             for place in (own, *instruction.places()):
                 if place >= self._places_from:
                     last[place] = position
-        last.pop(self._target.place if isinstance(self._target, _Place) else -1, None)
+        last.pop(self._target.place if isinstance(self._target, Place) else -1, None)
         for place, position in last.items():
             self._instructions[position].finished.append(place)
 
@@ -223,115 +227,6 @@ class Program:
                 "it uses a tensor that depends on the weights by a way that was not "
                 "recorded, such as arithmetic with an attribute of the module"
             )
-
-
-class _Place:
-    """A value in the room of a replay: result ``slot`` of what lies at ``place``."""
-
-    __slots__ = ("place", "slot")
-
-    def __init__(self, place: int, slot: int = -1) -> None:
-        self.place = place
-        self.slot = slot
-
-    def pick(self, room: list[Any]) -> Any:
-        value = room[self.place]
-        return value if self.slot < 0 else value[self.slot]
-
-    def places(self) -> list[int]:
-        return [self.place]
-
-
-class _Kept:
-    """A tensor that stays as it was recorded."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Tensor) -> None:
-        self.value = value
-
-    def pick(self, room: list[Any]) -> Any:
-        return self.value
-
-    def places(self) -> list[int]:
-        return []
-
-
-class _Copy(_Kept):
-    """A fresh copy for each replay, of what a call writes to."""
-
-    __slots__ = ()
-
-    def pick(self, room: list[Any]) -> Any:
-        return self.value.clone()
-
-
-class _Nested:
-    """A list of arguments, some of which are filled in."""
-
-    __slots__ = ("items", "gaps")
-
-    def __init__(self, items: list[Any], gaps: list[tuple[int, Any]]) -> None:
-        self.items = items
-        self.gaps = gaps
-
-    def pick(self, room: list[Any]) -> Any:
-        items = list(self.items)
-        for position, source in self.gaps:
-            items[position] = source.pick(room)
-        return items
-
-    def places(self) -> list[int]:
-        return [place for _, source in self.gaps for place in source.places()]
-
-
-class _Instruction:
-    """One call of a replay.
-
-    ``finished``: places that nobody reads after it.
-    """
-
-    __slots__ = ("function", "args", "gaps", "kwargs", "named", "states", "finished")
-
-    def __init__(
-        self,
-        call: Call,
-        args: list[Any],
-        gaps: list[tuple[int, Any]],
-        kwargs: dict[str, Any],
-        named: list[tuple[str, Any]],
-    ) -> None:
-        self.function = call.function
-        self.args = args
-        self.gaps = gaps
-        self.kwargs = kwargs
-        self.named = named
-        self.states: list[Callable[[], AbstractContextManager[None]]] = []
-        if not call.grad:
-            self.states.append(torch.no_grad)
-        if call.random is not None:
-            self.states.append(call.random.again)
-        self.finished: list[int] = []
-
-    def run(self, room: list[Any]) -> Any:
-        args = list(self.args)
-        for position, source in self.gaps:
-            args[position] = source.pick(room)
-        kwargs = self.kwargs
-        if self.named:
-            kwargs = dict(kwargs)
-            for name, source in self.named:
-                kwargs[name] = source.pick(room)
-        if not self.states:
-            return self.function(*args, **kwargs)
-        with contextlib.ExitStack() as stack:
-            for state in self.states:
-                stack.enter_context(state())
-            return self.function(*args, **kwargs)
-
-    def places(self) -> list[int]:
-        sources = [source for _, source in [*self.gaps, *self.named]]
-        return [place for source in sources for place in source.places()]
 
 
 def _readings(items: Sequence[Any]) -> Iterator[Read]:

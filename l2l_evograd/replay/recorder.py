@@ -1,9 +1,8 @@
 """Who writes the record down: a mode that sees every aten call while it is on."""
 
-import functools
 import weakref
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,61 +20,9 @@ from l2l_evograd.replay.tape import (
     entries,
     version_of,
 )
+from l2l_evograd.replay.traits import Traits, traits_of
 
 _NUMBERS = frozenset({int, float, bool, str, type(None)})
-
-# They write to running statistics, which their schemas do not say and which does not
-# count as another version. Position of the statistics among the arguments.
-_UNMARKED_WRITES = {
-    "aten::native_batch_norm": (3, 4),
-    "aten::cudnn_batch_norm": (3, 4),
-    "aten::miopen_batch_norm": (3, 4),
-}
-
-# Values leave the tensors here, and come back as numbers that a replay cannot change.
-_ESCAPES = frozenset({"aten::_local_scalar_dense", "aten::equal"})
-
-
-class Traits(NamedTuple):
-    """What a call's schema says of it.
-
-    Attributes:
-        writes: positions of positional arguments that it writes to, and names of
-            keyword arguments.
-        unmarked: positions that it writes to without saying so.
-        views: whether its results may share memory with its arguments.
-        random: whether it draws random numbers.
-        escapes: whether values leave the graph through it.
-        copies: whether it copies its argument.
-        plain: whether it is none of all this.
-    """
-
-    writes: tuple[int | str, ...]
-    unmarked: tuple[int, ...]
-    views: bool
-    random: bool
-    escapes: bool
-    copies: bool
-    plain: bool
-
-
-@functools.cache
-def traits_of(function: Any) -> Traits:
-    """Return the traits of an aten call."""
-    schema = function._schema
-    writes: list[int | str] = []
-    for position, argument in enumerate(schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            writes.append(argument.name if argument.kwarg_only else position)
-    found = (
-        tuple(writes),
-        _UNMARKED_WRITES.get(schema.name, ()),
-        any(result.alias_info is not None for result in schema.returns),
-        torch.Tag.nondeterministic_seeded in function.tags,
-        schema.name in _ESCAPES,
-        schema.name == "aten::clone",
-    )
-    return Traits(*found, plain=not any(found))
 
 
 class Recorder(TorchDispatchMode):
@@ -259,6 +206,8 @@ class Recorder(TorchDispatchMode):
             if entry is None:
                 call.lost = "it writes to a tensor with gaps in its memory"
                 continue
+            if not call.on_graph:
+                call.unseen = target.requires_grad or entry.memory.on_graph
             for alive in entry.memory.held:
                 read = alive()
                 if read is not None and read.value is not None:

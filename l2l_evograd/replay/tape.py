@@ -32,6 +32,7 @@ class Call:
         on_graph: whether autograd sees it.
         random: the random state from before, where it draws from it.
         lost: why it cannot be repeated, or None.
+        unseen: whether it writes to what is on autograd's graph behind autograd's back.
         resolves: whether it writes out a conjugate or a negative, which functions do
             below autograd: its result does not require grad, and is no constant.
     """
@@ -45,6 +46,7 @@ class Call:
         "on_graph",
         "random",
         "lost",
+        "unseen",
         "resolves",
     )
 
@@ -59,6 +61,7 @@ class Call:
         self.on_graph = True
         self.random: RandomState | None = None
         self.lost: str | None = None
+        self.unseen = False
         self.resolves = False
 
 
@@ -71,15 +74,17 @@ class Memory:
         version: of the storage when it was last looked at; -1 before anybody has.
         written: whether a call has written to it since. Autograd counts a write only
             after the recorder has seen it.
+        on_graph: whether a tensor in it was on autograd's graph when it was read.
     """
 
-    __slots__ = ("writes", "held", "version", "written")
+    __slots__ = ("writes", "held", "version", "written", "on_graph")
 
     def __init__(self) -> None:
         self.writes: tuple[Call, ...] = ()
         self.held: list[weakref.ref[Read]] = []
         self.version = -1
         self.written = False
+        self.on_graph = False
 
 
 class Read:
@@ -117,6 +122,7 @@ class Read:
             memory.version = self.version
         memory.written = False
         if tensor.grad_fn is not None:
+            memory.on_graph = True
             if not (entry.call.on_graph or memory.writes):
                 self.lost = _HIDDEN
             elif tensor._backward_hooks and _may_change(tensor._backward_hooks):

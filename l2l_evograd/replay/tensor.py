@@ -172,7 +172,17 @@ class _Leaving(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-_LEAVING = frozenset({Tensor.tolist, Tensor.numpy, Tensor.__array__})
+_LEAVING = frozenset(
+    {
+        Tensor.tolist,
+        Tensor.numpy,
+        Tensor.__array__,
+        Tensor.__dlpack__,
+        Tensor.__format__,
+        Tensor.__repr__,
+        Tensor.untyped_storage,
+    }
+)
 
 
 def plain(tensor: Tensor) -> Tensor:

@@ -104,6 +104,12 @@ class Gradient:
         comparable = _partials(loss, now) if now.check else []
         found = now.differentiate(governed)
         slopes = now.filled(found)
+        if any(s is not None and s.layout != torch.strided for s in slopes):
+            raise ValueError(
+                "the inner loss has sparse gradients, as of nn.Embedding(sparse=True), "
+                "and is to be computed again: use sparse=False, or memory='graph' "
+                "without an estimated hypergradient"
+            )
         if now.check:
             loss.check(now.value, before, slopes, comparable)
         if governed:

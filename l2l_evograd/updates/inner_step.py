@@ -3,6 +3,7 @@
 What ``adapt``, ``hypergradient`` and ``bilevel_step`` have in common.
 """
 
+import functools
 import hashlib
 import weakref
 from collections.abc import Sequence
@@ -93,7 +94,7 @@ class Checks:
         ValueError: for anything else.
     """
 
-    _of_code: weakref.WeakKeyDictionary[CodeType | type, "Checks"] = (
+    _of_code: weakref.WeakKeyDictionary[CodeType | type, dict[Any, "Checks"]] = (
         weakref.WeakKeyDictionary()
     )
 
@@ -103,15 +104,22 @@ class Checks:
         self._steps = 0
 
     @classmethod
-    def of(cls, check: str, loss: Any) -> "Checks":
+    def of(cls, check: str, loss: Any, problem: Any) -> "Checks":
         """Return those that belong to a loss function, counted over all its calls.
 
         A function that is written in a loop is a new one each time; its code is not.
+
+        Args:
+            check: as for the class.
+            loss: the function.
+            problem: what tells its problem from others, hashable.
         """
         if check != "first":
             return cls(check)
+        while isinstance(loss, functools.partial):
+            loss = loss.func
         code = getattr(loss, "__code__", type(loss))
-        return cls._of_code.setdefault(code, cls(check))
+        return cls._of_code.setdefault(code, {}).setdefault(problem, cls(check))
 
     def due(self) -> bool:
         """Say whether the present step is to be checked."""

@@ -78,13 +78,23 @@ class Situation:
 
         Cost: one backward pass.
         """
-        found = torch.autograd.grad(
-            self.value,
-            [*self.params, *inputs, *self.extras],
-            allow_unused=True,
-            retain_graph=self.retain_graph or create_graph,
-            create_graph=create_graph,
-        )
+        try:
+            found = torch.autograd.grad(
+                self.value,
+                [*self.params, *inputs, *self.extras],
+                allow_unused=True,
+                retain_graph=self.retain_graph or create_graph,
+                create_graph=create_graph,
+            )
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+            raise RuntimeError(
+                "the inner loss depends on a graph that an earlier step has let go of, "
+                "such as that of an earlier loss or of a state that the module keeps: "
+                "detach() it between the steps, or keep the graphs with "
+                "first_order=False and memory='graph'"
+            ) from error
         return list(found)
 
     def filled(self, found: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -1,11 +1,15 @@
 """Wrong numbers that the random programs of ``tests/properties`` came upon."""
 
+import functools
+
 import pytest
 import torch
 from reference import Reference, update_by_hand
 from siblings import LR, X, Y, hold, mlp, mse, named_variants, plain_variants
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from l2l_evograd import EvoGradMetaOptimizer, hypergradient
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -170,3 +174,62 @@ def test_writes_into_tensors_made_in_the_likeness_of_others(write, variant):
         return mse(learner(X[6:]), Y[6:]), [lam]
 
     hold(program, variant)
+
+
+@pytest.mark.parametrize("way", ["detach", "no_grad"])
+def test_a_write_behind_autograds_back_is_refused(way):
+    """Autograd takes it for a constant; a difference at other weights would not."""
+
+    def loss(learner):
+        h = torch.tanh(learner.module[0](X[:6]))
+        if way == "detach":
+            h.detach().mul_(2)
+        else:
+            with torch.no_grad():
+                h.mul_(2)
+        return weighted(lam, learner.module[2](h))
+
+    lam = torch.full((6,), 0.3, requires_grad=True)
+    learner = EvoGradMetaOptimizer(mlp(), LR, hyperparameters=lam).clone()
+    with pytest.raises(TypeError, match="behind autograd's back.*detach"):
+        learner.adapt(loss)
+
+
+def test_a_checkpoint_around_a_call_of_the_learner_is_refused():
+    learner = EvoGradMetaOptimizer(mlp(), LR).clone()
+
+    def support(x):
+        return mse(learner(x), Y[:6])
+
+    x = X[:6].clone().requires_grad_()
+    learner.adapt(checkpoint(support, x, use_reentrant=False))
+    with pytest.raises(RuntimeError, match="checkpoints inside the model"):
+        mse(learner(X[6:]), Y[6:]).backward()
+
+
+def test_sparse_gradients_are_refused_where_a_step_is_computed_again():
+    def adapted(**settings):
+        model = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Linear(3, 3))
+        learner = EvoGradMetaOptimizer(model, LR, **settings).clone()
+        learner.adapt(mse(learner(torch.arange(5)), Y[:5]))
+
+    adapted(first_order=True)
+    with pytest.raises(ValueError, match="sparse=False"):
+        adapted(memory="recompute")
+
+
+@pytest.mark.parametrize("wrap", [functools.partial, lambda loss: loss])
+def test_a_loss_is_checked_whatever_was_checked_before(wrap):
+    lam = torch.ones(3, requires_grad=True)
+
+    def derivative(net, change):
+        def inner(change, view):
+            h = torch.tanh(view[0](X[:6]))
+            h.register_hook(lambda g: g * change)
+            return view[2](h).square().mean(0) @ lam
+
+        loss = wrap(functools.partial(inner, change))
+        hypergradient(loss, lambda v: mse(v(X[6:]), Y[6:]), net, lam, lr=LR)
+
+    with pytest.raises((RuntimeError, TypeError)):
+        derivative(mlp(), 3.0)

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from l2l_evograd.replay import tape
 from l2l_evograd.replay.program import LostHistory, Program
-from l2l_evograd.replay.recorder import traits_of
 from l2l_evograd.replay.tape import forget, is_recorded, reading_of
 from l2l_evograd.replay.tensor import Recording
+from l2l_evograd.replay.traits import traits_of
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -94,15 +94,15 @@ def test_checks_are_counted_for_a_loss_function_over_all_its_calls():
 
     first, second = functions()
     again, _ = functions()
-    assert Checks.of("first", first) is Checks.of("first", again)
-    assert Checks.of("first", first) is not Checks.of("first", second)
-    assert Checks.of("always", first) is not Checks.of("always", first)
+    assert Checks.of("first", first, 0) is Checks.of("first", again, 0)
+    assert Checks.of("first", first, 0) is not Checks.of("first", second, 0)
+    assert Checks.of("always", first, 0) is not Checks.of("always", first, 0)
 
     class Loss:
         def __call__(self, x):
             return x
 
-    assert Checks.of("first", Loss()) is Checks.of("first", Loss())
+    assert Checks.of("first", Loss(), 0) is Checks.of("first", Loss(), 0)
 
 
 def graph_of(count):

@@ -1,0 +1,132 @@
+"""One call of a replay, and where it finds its arguments.
+
+A replay has a room: the variables, the result of each call, and the inputs.
+"""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from l2l_evograd.replay.tape import Call
+
+
+class Place:
+    """A value in the room of a replay: result ``slot`` of what lies at ``place``."""
+
+    __slots__ = ("place", "slot")
+
+    def __init__(self, place: int, slot: int = -1) -> None:
+        self.place = place
+        self.slot = slot
+
+    def pick(self, room: list[Any]) -> Any:
+        """Return the argument."""
+        value = room[self.place]
+        return value if self.slot < 0 else value[self.slot]
+
+    def places(self) -> list[int]:
+        """Return the places in the room that are read."""
+        return [self.place]
+
+
+class Kept:
+    """A tensor that stays as it was recorded."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+
+    def pick(self, room: list[Any]) -> Any:
+        """Return the argument."""
+        return self.value
+
+    def places(self) -> list[int]:
+        """Return the places in the room that are read."""
+        return []
+
+
+class Copy(Kept):
+    """A fresh copy for each replay, of what a call writes to."""
+
+    __slots__ = ()
+
+    def pick(self, room: list[Any]) -> Any:
+        """Return the argument."""
+        return self.value.clone()
+
+
+class Nested:
+    """A list of arguments, some of which are filled in."""
+
+    __slots__ = ("items", "gaps")
+
+    def __init__(self, items: list[Any], gaps: list[tuple[int, Any]]) -> None:
+        self.items = items
+        self.gaps = gaps
+
+    def pick(self, room: list[Any]) -> Any:
+        """Return the argument."""
+        items = list(self.items)
+        for position, source in self.gaps:
+            items[position] = source.pick(room)
+        return items
+
+    def places(self) -> list[int]:
+        """Return the places in the room that are read."""
+        return [place for _, source in self.gaps for place in source.places()]
+
+
+class Instruction:
+    """One call of a replay.
+
+    ``finished``: places that nobody reads after it.
+    """
+
+    __slots__ = ("function", "args", "gaps", "kwargs", "named", "states", "finished")
+
+    def __init__(
+        self,
+        call: Call,
+        args: list[Any],
+        gaps: list[tuple[int, Any]],
+        kwargs: dict[str, Any],
+        named: list[tuple[str, Any]],
+    ) -> None:
+        self.function = call.function
+        self.args = args
+        self.gaps = gaps
+        self.kwargs = kwargs
+        self.named = named
+        self.states: list[Callable[[], AbstractContextManager[None]]] = []
+        if not call.grad:
+            self.states.append(torch.no_grad)
+        if call.random is not None:
+            self.states.append(call.random.again)
+        self.finished: list[int] = []
+
+    def run(self, room: list[Any]) -> Any:
+        """Make the call."""
+        args = list(self.args)
+        for position, source in self.gaps:
+            args[position] = source.pick(room)
+        kwargs = self.kwargs
+        if self.named:
+            kwargs = dict(kwargs)
+            for name, source in self.named:
+                kwargs[name] = source.pick(room)
+        if not self.states:
+            return self.function(*args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            for state in self.states:
+                stack.enter_context(state())
+            return self.function(*args, **kwargs)
+
+    def places(self) -> list[int]:
+        """Return the places in the room that are read."""
+        sources = [source for _, source in [*self.gaps, *self.named]]
+        return [place for source in sources for place in source.places()]
