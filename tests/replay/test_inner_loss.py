@@ -126,13 +126,14 @@ def test_a_loss_that_repeats_itself_passes():
     check(lambda w, v: (w[0] * LAM.detach().mean()).sum() + 0 * LAM.sum())
 
 
-def test_a_write_through_data_is_followed_while_it_is_recorded():
+def test_a_write_through_data_is_refused_where_constants_are_held():
     def function(w, v):
         hidden = w * 2
         hidden.data.mul_(3)
         return hidden.sum() + v.sum()
 
-    check(function)
+    with pytest.raises(LostHistory, match="behind autograd's back.*detach"):
+        check(function)
 
 
 def with_a_hook_on_a_tensor(w, v):

@@ -25,6 +25,7 @@ def code_of(*folders):
 NAMES = [
     "_C.DisableTorchFunctionSubclass",
     "_C.TensorBase.grad",
+    "_C._current_graph_task_id",
     "_C._functorch.is_functorch_wrapped_tensor",
     "_C._get_flash_sdp_enabled",
     "_C._get_mem_efficient_sdp_enabled",
