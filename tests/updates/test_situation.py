@@ -33,7 +33,7 @@ def test_the_graph_is_kept_where_it_is_asked_for():
     kept.differentiate()
     situation(value, [a]).differentiate()
     with pytest.raises(
-        RuntimeError, match="earlier step has let go of.*memory='graph'"
+        RuntimeError, match="earlier step has let go of"
     ):
         kept.differentiate()
 
