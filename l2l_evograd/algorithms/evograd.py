@@ -181,7 +181,6 @@ class EvoGradMetaOptimizer(nn.Module):
         self._gate = Gate()
         self._is_learner = False
         self._has_moved = False
-        self._shapes: tuple[torch.Size, ...] = ()  # of the inputs since the last step
         self._decide()
         self._reached = [False] * len(tensors)
         parameters = dict(model.named_parameters())
@@ -258,7 +257,6 @@ class EvoGradMetaOptimizer(nn.Module):
                 "around a call of the learner does, when its weights may have moved "
                 "since: expected checkpoints inside the model, around its layers"
             )
-        self._shapes += tuple(a.shape for a in args if isinstance(a, Tensor))
         if self._normalizes:
             renew_statistics(self.module)
         if not self._twice:
@@ -335,8 +333,7 @@ class EvoGradMetaOptimizer(nn.Module):
             ),
         )
         self._check_reached(stepped.reached, allow_unused)
-        self._keeping.note(stepped, self._shapes or None)
-        self._shapes = ()
+        self._keeping.note(stepped, None)
         self._has_moved = True
         self._decide()
         with ordinary_functions():
