@@ -333,7 +333,7 @@ class EvoGradMetaOptimizer(nn.Module):
             ),
         )
         self._check_reached(stepped.reached, allow_unused)
-        self._keeping.note(stepped, None)
+        self._keeping.note(stepped)
         self._has_moved = True
         self._decide()
         with ordinary_functions():

@@ -210,12 +210,11 @@ def compute(
         return dict(zip(names, means[:split], strict=True)), means[split:]
 
     names = problem.weight_names
-    own = stepped.gradients or [None] * len(names)
     return BilevelGradients(
         inner_value,
         outer,
         list(hypergradients),
-        dict(zip(names, own, strict=True)) if stepped.gradients else {},
+        dict(zip(names, stepped.gradients, strict=True)) if stepped.gradients else {},
         processes.mean(stepped.extras),
         again,
     )

@@ -37,15 +37,6 @@ def reached_from(tensors: Iterable[Tensor], targets: Sequence[Tensor]) -> list[b
     ]
 
 
-def leaves_behind(tensor: Tensor, stops: Iterable[Tensor]) -> list[Tensor]:
-    """Return the leaves that ``tensor`` was computed from, not looking past ``stops``.
-
-    Cost: one walk over the graph.
-    """
-    ends = [stop.grad_fn for stop in stops if stop.grad_fn is not None]
-    return _variables(functions_behind([tensor], ends))
-
-
 def functions_behind(
     tensors: Iterable[Tensor], ends: Sequence[Function] = ()
 ) -> list[Function]:

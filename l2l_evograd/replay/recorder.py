@@ -206,8 +206,8 @@ class Recorder(TorchDispatchMode):
             if entry is None:
                 call.lost = "it writes to a tensor with gaps in its memory"
                 continue
-            if not call.on_graph:
-                call.unseen = target.requires_grad or entry.memory.on_graph
+            if not call.on_graph and (target.requires_grad or entry.memory.on_graph):
+                call.unseen = True
             for alive in entry.memory.held:
                 read = alive()
                 if read is not None and read.value is not None:

@@ -153,29 +153,17 @@ class Keeping:
         self.insist = memory == "recompute"
         self.again = memory == "recompute"
         self._kept = 0
-        self._sizes: dict[Any, int] = {}
 
     def fresh(self) -> "Keeping":
         """Return the same with nothing kept yet, for another learner."""
-        new = Keeping(self.memory, self.limit)
-        new._sizes = self._sizes
-        return new
+        return Keeping(self.memory, self.limit)
 
-    def note(self, stepped: Stepped, signature: Any = None) -> None:
+    def note(self, stepped: Stepped) -> None:
         """Count the graph that a step keeps.
 
-        Args:
-            stepped: the step.
-            signature: what steps of the same size have in common; None: nothing.
-
-        Cost: one walk over the graph for each signature.
+        Cost: one walk over the graph.
         """
         if self.memory != "auto" or self.again or not stepped.graph:
             return
-        size = self._sizes.get(signature) if signature is not None else None
-        if size is None:
-            size = graph_bytes([t for t in stepped.graph if t is not None])
-            if signature is not None:
-                self._sizes[signature] = size
-        self._kept += size
+        self._kept += graph_bytes([t for t in stepped.graph if t is not None])
         self.again = self._kept > self.limit

@@ -10,7 +10,6 @@ from l2l_evograd.replay.autograd_graph import (
     graph_bytes,
     hands_out_saved_tensors,
     is_compiled,
-    leaves_behind,
     reached_from,
     reaches,
 )
@@ -45,15 +44,6 @@ def test_several_tensors_are_walked_together():
     a, b, c = leaf(1), leaf(1), leaf(1)
     assert reached_from([a * 2, b + 1, torch.ones(1)], [a, b, c]) == [True, True, False]
     assert reached_from([], [a]) == [False]
-
-
-def test_leaves_are_not_looked_for_past_a_stop():
-    a, b, c = leaf(1), leaf(1), leaf(1)
-    stop = a * b
-    end = stop * c + c
-    assert {id(t) for t in leaves_behind(end, [])} == {id(a), id(b), id(c)}
-    assert [id(t) for t in leaves_behind(end, [stop])] == [id(c)]
-    assert [id(t) for t in leaves_behind(end, [stop, a])] == [id(c)]
 
 
 def test_each_function_is_found_once_also_behind_a_long_graph():

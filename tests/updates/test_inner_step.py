@@ -137,13 +137,6 @@ def test_steps_without_a_graph_count_for_nothing():
     assert keeping.again
 
 
-def test_a_signature_stands_for_the_size_of_its_steps():
-    keeping = Keeping("auto", 100 * 8)
-    keeping.note(graph_of(60), "alike")
-    keeping.note(graph_of(1), "alike")  # not measured again
-    assert keeping.again
-
-
 def test_what_is_no_way_to_keep_graphs_is_refused():
     with pytest.raises(ValueError, match="memory to be one of 'auto', 'graph', 'recom"):
         Keeping("disk", 0)
