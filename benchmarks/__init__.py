@@ -1,1 +1,1 @@
-"""Measurements of time and memory; nothing in the tests asserts what they find."""
+"""Benchmarks of time, memory and accuracy. No test asserts the figures."""

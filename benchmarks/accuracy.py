@@ -1,14 +1,15 @@
-"""Final accuracy of every method, at equal iterations and at equal training time.
+"""Final accuracy of each method, at equal iterations and at equal training time.
 
     python -m benchmarks.accuracy --json FILE --picture FILE
     python -m benchmarks.accuracy --config smoke
 
-Two problems: wrong labels with a Meta-Weight-Net, and cross-domain few-shot learning
-with learned feature-wise transformation, both on the package's own data. At equal
-iterations every method makes the same number; at equal time each makes as many as fit
-into the time that second order takes for them, by the medians of the first run.
-Schedules are stretched with the iterations. All methods of a seed start from the same
-weights. Test time is no part of it.
+There are two problems, both on the package's own data: wrong labels with a
+Meta-Weight-Net, and cross-domain few-shot learning with learned feature-wise
+transformation. All methods of a seed start from the same weights. A first run gives
+every method the same number of iterations. A second run gives every method the training
+time that the exact method took in the first run: the number of iterations follows from
+the median seconds of an iteration in the first run. Schedules of learning rates are
+stretched with the iterations. The time of tests is not counted.
 """
 
 import argparse
@@ -26,14 +27,18 @@ from rich.table import Table
 
 from benchmarks.accuracy_pictures import draw_accuracies
 from benchmarks.measuring import environment, wide_console
-from l2l_evograd.fewshot.preparation import prepare
-from l2l_evograd.fewshot.settings import CrossDomainSettings
-from l2l_evograd.noisy_labels.data import read_source
-from l2l_evograd.noisy_labels.experiment import Experiment as NoisyExperiment
-from l2l_evograd.noisy_labels.settings import NoisyLabelSettings
-from l2l_evograd.runs.folder import write_json
-from l2l_evograd.runs.results import deviation
-from l2l_evograd.runs.settings import RunSettings
+from l2l_evograd.experiments.crossdomain.data.domains import (
+    built_in_domains,
+    usual_image_size,
+)
+from l2l_evograd.experiments.crossdomain.experiment import CrossDomainExperiment
+from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
+from l2l_evograd.experiments.folder import write_json
+from l2l_evograd.experiments.noisy_labels.experiment import NoisyLabelExperiment
+from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
+from l2l_evograd.experiments.noisy_labels.sources import read_source
+from l2l_evograd.experiments.results import deviation
+from l2l_evograd.experiments.settings import RunSettings
 
 Figures = dict[str, Any]
 
@@ -47,16 +52,22 @@ class Config:
     """What is measured.
 
     Attributes:
-        noisy: options of :class:`~l2l_evograd.noisy_labels.settings.NoisyLabelSettings`
-            that are not its defaults.
-        crossdomain: of :class:`~l2l_evograd.fewshot.settings.CrossDomainSettings`.
-        seeds: how many trainings of each method.
-        threads: of PyTorch.
+        noisy: settings of
+            :class:`~l2l_evograd.experiments.noisy_labels.settings.NoisyLabelSettings`
+            that differ from the defaults.
+        crossdomain: settings of
+            :class:`~l2l_evograd.experiments.crossdomain.settings.CrossDomainSettings`
+            that differ from the defaults.
+        seeds: number of trainings of each method.
+        images_per_class: images of each class in each domain of the cross-domain
+            problem.
+        threads: number of PyTorch's threads.
     """
 
     noisy: Mapping[str, Any]
     crossdomain: Mapping[str, Any]
     seeds: int
+    images_per_class: int = 30
     threads: int = 1
 
 
@@ -72,15 +83,16 @@ CONFIGS = {
         },
         {
             "iterations": 1,
-            "pretrain_epochs": 0,
+            "image_size": 16,
+            "pretrain_epochs": 1,
             "episodes": 2,
             "ways": 2,
             "shots": 1,
             "queries": 1,
             "methods": ("none", "lft-exact"),
         },
-        seeds=1,
-        threads=1,
+        seeds=2,
+        images_per_class=4,
     ),
 }
 
@@ -90,12 +102,13 @@ class Problem:
     """One of the two experiments.
 
     Attributes:
-        name: for tables.
-        settings: of the run at equal iterations.
-        run: settings, folder, and folders whose pre-training may be taken -> the
-            figures of each method and seed.
-        accuracy: the figures of one run -> its accuracy.
-        slowest: the method whose time the others get.
+        name: name for tables.
+        settings: settings of the run at equal iterations.
+        run: function that makes a run and returns the figures of each method and seed.
+            Its arguments are the settings, the folder of the run, and folders of other
+            runs whose pre-trained encoders may be used.
+        accuracy: function that returns the accuracy from the figures of one training.
+        slowest: name of the method whose training time the others get.
     """
 
     name: str
@@ -106,15 +119,15 @@ class Problem:
 
 
 def noisy_labels(config: Config) -> Problem:
-    """Return learning with wrong labels."""
+    """Return the experiment with wrong labels."""
     settings = NoisyLabelSettings(**config.noisy, seeds=config.seeds, device="cpu")
     quiet = Console(quiet=True)
     source = read_source(None, settings.image_size, quiet)
 
     def run(
-        chosen: NoisyLabelSettings, out: Path, lenders: Sequence[Path]
+        chosen: NoisyLabelSettings, out: Path, others: Sequence[Path]
     ) -> list[Figures]:
-        return NoisyExperiment(chosen, source, out, quiet).run().runs
+        return NoisyLabelExperiment(chosen, out, quiet, source).run().runs
 
     return Problem(
         "noisy labels", settings.resolved(), run, lambda found: found["last"], "exact"
@@ -122,16 +135,19 @@ def noisy_labels(config: Config) -> Problem:
 
 
 def cross_domain(config: Config) -> Problem:
-    """Return few-shot learning on a domain that was not trained on."""
+    """Return the experiment in few-shot learning on an unseen domain."""
     settings = CrossDomainSettings(
         **config.crossdomain, seeds=config.seeds, device="cpu"
     )
     quiet = Console(quiet=True)
+    size = settings.image_size or usual_image_size(settings.backbone, None)
+    # All runs share the domains, so that each image is drawn once.
+    domains = built_in_domains(size, images_per_class=config.images_per_class)
 
     def run(
-        chosen: CrossDomainSettings, out: Path, lenders: Sequence[Path]
+        chosen: CrossDomainSettings, out: Path, others: Sequence[Path]
     ) -> list[Figures]:
-        return prepare(chosen, out, quiet).run(lenders=lenders).runs
+        return CrossDomainExperiment(chosen, out, quiet, others, domains).run().runs
 
     return Problem(
         "cross-domain",
@@ -152,9 +168,9 @@ def measure(
 
     Args:
         config: what is measured.
-        console: where to say what happens.
-        after: called after every problem with the records so far.
-        only: the name of the one problem to measure; None: both.
+        console: console that progress is printed on.
+        after: function that is called after each problem with all records so far.
+        only: name of a single problem to measure; None: both problems.
     """
     torch.set_num_threads(config.threads)
     records = []
@@ -195,7 +211,7 @@ def _records(
     iterations: int | Mapping[str, int],
     runs: Sequence[Figures],
 ) -> list[Figures]:
-    """Return the methods' figures; differences are to the first one, seed by seed."""
+    """Return the methods' records. Gains over the first method are paired by seed."""
     methods = list(dict.fromkeys(run["method"] for run in runs))
     found = {m: [run for run in runs if run["method"] == m] for m in methods}
     accuracies = {m: [problem.accuracy(run) for run in found[m]] for m in methods}
@@ -224,16 +240,16 @@ def _records(
 
 
 def _error(values: Sequence[float]) -> float:
-    """Return the standard error of a mean; of a single value, 0."""
+    """Return the standard error of a mean; 0 for a single value."""
     return deviation(values) / len(values) ** 0.5
 
 
 def table(records: Sequence[Figures]) -> Table:
-    """Return the records for a terminal."""
+    """Return a table of the records."""
     shown = Table(title="Test accuracy in %, mean ± standard error over seeds")
     for heading in ("problem", "budget", "method"):
         shown.add_column(heading, no_wrap=True)
-    for heading in ("iterations", "seconds", "accuracy", "to the first"):
+    for heading in ("iterations", "seconds", "accuracy", "gain over the first"):
         shown.add_column(heading, justify="right", no_wrap=True)
     for record in records:
         shown.add_row(
@@ -250,17 +266,20 @@ def table(records: Sequence[Figures]) -> Table:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, write the records and the picture."""
-    parser = argparse.ArgumentParser(description="Accuracy for the same effort.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.accuracy",
+        description="Accuracy at equal iterations and at equal training time.",
+    )
     parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
-    parser.add_argument("--problem", choices=PROBLEMS, help="only this one")
+    parser.add_argument("--problem", choices=PROBLEMS, help="measure only this one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     chosen = parser.parse_args(arguments)
     config = CONFIGS[chosen.config]
     console = wide_console(_WIDTH)
 
-    def keep(records: list[Figures]) -> None:
-        # Whatever ends a run of an hour, the problem before it is there.
+    def save(records: list[Figures]) -> None:
+        # Files are written after each problem: a run may take an hour and be stopped.
         if chosen.json is not None:
             content = {
                 "config": dataclasses.asdict(config),
@@ -273,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             chosen.picture.parent.mkdir(parents=True, exist_ok=True)
             draw_accuracies(records, chosen.picture)
 
-    console.print(table(measure(config, console, keep, chosen.problem)))
+    console.print(table(measure(config, console, save, chosen.problem)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The picture of an accuracy benchmark: accuracy over training time."""
+"""Picture of an accuracy benchmark: accuracy over training time."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from l2l_evograd.fewshot.report import METHOD_COLOURS
-from l2l_evograd.noisy_labels.pictures import METHOD_LINES
-from l2l_evograd.runs import pictures
+from l2l_evograd.experiments import pictures
+from l2l_evograd.experiments.crossdomain.report.run_report import METHOD_COLOURS
+from l2l_evograd.experiments.noisy_labels.pictures import METHOD_LINES
 
 _COLOURS = {
     **METHOD_COLOURS,
@@ -18,11 +18,13 @@ _COLOURS = {
 
 
 def draw_accuracies(records: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draw a panel for each problem, a line for each method from budget to budget.
+    """Draw a panel for each problem, with a line for each method.
+
+    A line goes from the point at equal iterations to the point at equal time.
 
     Args:
-        records: of :func:`benchmarks.accuracy.measure`.
-        path: of the PNG.
+        records: records of :func:`benchmarks.accuracy.measure`.
+        path: path of the PNG.
     """
     problems = list(dict.fromkeys(record["problem"] for record in records))
     figure = Figure(figsize=(6.4 * len(problems), 4.2), layout="constrained")
@@ -47,6 +49,6 @@ def draw_accuracies(records: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.set_title(f"{problem}: equal iterations, then equal time")
         axes.set_xlabel("seconds of training")
         axes.set_ylabel("test accuracy, %, ± standard error")
-        pictures.plain(axes, grid="both")
+        pictures.without_frame(axes, grid="both")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     pictures.save(figure, path)

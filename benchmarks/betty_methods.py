@@ -1,16 +1,18 @@
-"""Iterations by Betty: darts, sama, neumann and cg.
+"""One iteration by Betty with each of its methods: darts, sama, neumann and cg.
 
-Betty's iteration has another order than the others: θ takes its step, and λ then the
-step of a hypergradient at the new θ, taken for an optimum of the inner loss. For λ
-inside a model the upper problem's module is a list of those parameters. For MAML the
-lower problem is that of implicit MAML, which starts at the initial weights and is bound
-to them by ‖θ − θ₀‖²/(2ηT).
+Betty makes the step of θ first. It then makes the step of λ along a hypergradient at
+the new θ, which it treats as an optimum of the inner loss. If λ is inside the model,
+the module of the upper problem is a list of those parameters. For MAML the lower
+problem is that of implicit MAML: it starts at the initial weights θ₀, and its loss
+contains ‖θ − θ₀‖²/(2ηT).
 
-darts and sama put the identity in the place of the inverse Hessian, where a gradient
-step has η. Their outer loss is multiplied by it, and so is that of cg with its one
-iteration, or λ would go far beyond where the losses are finite.
+darts and sama replace the inverse Hessian by the identity, while a gradient step has η
+there. Their outer loss is therefore multiplied by η. For bilevel problems, the outer
+loss of cg, which makes one iteration, is multiplied by η as well. Without the factor, λ
+would move so far that the losses are no longer finite.
 
-Each evaluation draws its own noise and sees its own buffers, as Betty leaves it.
+Each evaluation of a loss draws new noise and updates the buffers, as Betty does by
+default.
 """
 
 import copy
@@ -28,26 +30,27 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from benchmarks.maml_tasks import MamlMethod, MamlTask, task_loss
-from benchmarks.methods import Method
+from benchmarks.methods import BilevelMethod
 from benchmarks.problems import Bilevel
 
 KINDS = ("darts", "sama", "neumann", "cg")
 
 
 class Level(ImplicitProblem):
-    """One level of a bilevel problem whose loss needs no batch.
+    """One level of a bilevel problem, with a loss that holds its own data.
 
     Args:
         name: ``"lower"`` or ``"upper"``.
-        config: Betty's.
-        module: what Betty moves to a device and switches to training.
-        tensors: the parameters that this level learns.
-        optimizer: Betty makes another of the same kind and options.
-        loss: without arguments.
-        restart: called before the first of a row of lower steps.
+        config: Betty's configuration of the level.
+        module: module that Betty moves to a device and switches to training mode.
+        tensors: parameters that this level learns.
+        optimizer: optimizer of the parameters; Betty makes a new one of the same class
+            with the same options.
+        loss: function without arguments that returns the loss.
+        restart: function that Betty calls before each series of lower steps, or None.
 
     Attributes:
-        found: gradients of the latest step, on the upper level.
+        found: gradients of the latest step of the upper level.
     """
 
     def __init__(
@@ -67,27 +70,27 @@ class Level(ImplicitProblem):
         self.found: list[Tensor] = []
 
     def get_batch(self) -> None:
-        """Return nothing: the loss has its data."""
+        """Return nothing, because the loss holds its own data."""
 
     def training_step(self, batch: None) -> Tensor:
         """Return the loss."""
         return self._loss()
 
     def parameters(self) -> list[Tensor]:
-        """Return what this level learns."""
+        """Return the parameters that this level learns."""
         return list(self._tensors)
 
     def trainable_parameters(self) -> list[Tensor]:
-        """Return what this level learns."""
+        """Return the parameters that this level learns."""
         return list(self._tensors)
 
     def on_inner_loop_start(self) -> None:
-        """Put θ where a row of steps begins."""
+        """Call ``restart``, which resets θ to the start of the inner loop."""
         if self._restart is not None:
             self._restart()
 
     def grad_callback(self) -> None:
-        """Keep the gradients of λ, which Betty deletes after the step."""
+        """Store copies of the gradients of λ, which Betty deletes after the step."""
         if self._name == "upper":
             self.found = [
                 torch.zeros_like(tensor) if tensor.grad is None else tensor.grad.clone()
@@ -96,10 +99,13 @@ class Level(ImplicitProblem):
 
 
 class Iteration:
-    """Iterations of Betty's engine, which is made once for a problem.
+    """A method that makes one iteration of Betty's engine.
+
+    The engine is made once for each problem.
 
     Args:
-        levels: of a problem: the lower, the upper, and the number of lower steps.
+        levels: function that returns, for a problem, its lower level, its upper level
+            and the number of lower steps.
     """
 
     def __init__(self, levels: Callable[[Any], tuple[Level, Level, int]]) -> None:
@@ -121,14 +127,14 @@ class Iteration:
         return self._upper.found
 
 
-def bilevel(kind: str) -> Method:
-    """Return the method for a :class:`~benchmarks.problems.Bilevel`."""
+def bilevel(kind: str) -> BilevelMethod:
+    """Return the method ``kind`` for a :class:`~benchmarks.problems.Bilevel`."""
 
     def levels(problem: Bilevel) -> tuple[Level, Level, int]:
         model, outside = problem.model, problem.outside
         inner, outer = problem.inner, problem.outer
         above, weight = problem.hyperparameters, 1.0
-        if kind != "neumann":  # whose series has the factor
+        if kind != "neumann":  # the series of neumann contains the factor η
             weight = problem.lr
         if outside is None:
             outside = nn.ParameterList(above)
@@ -154,7 +160,7 @@ def bilevel(kind: str) -> Method:
 
 
 def maml(kind: str) -> MamlMethod:
-    """Return the method for a :class:`~benchmarks.maml_tasks.MamlTask`."""
+    """Return the method ``kind`` for a :class:`~benchmarks.maml_tasks.MamlTask`."""
 
     def levels(task: MamlTask) -> tuple[Level, Level, int]:
         adapted = copy.deepcopy(task.model)
@@ -200,13 +206,13 @@ def _config(kind: str, rate: float, steps: int = 1) -> Config:
     return Config(
         type=kind,
         unroll_steps=steps,
-        neumann_alpha=rate,  # Betty's 1 is beyond where the series converges
+        neumann_alpha=rate,  # the series diverges with Betty's default of 1
     )
 
 
 def _engine(lower: Level, upper: Level) -> Engine:
     get_logger().setLevel(logging.WARNING)
-    # Otherwise Betty moves everything to a GPU where there is one.
+    # By default Betty moves everything to a GPU if there is one.
     strategy = "cpu" if lower.parameters()[0].device.type == "cpu" else "gpu"
     engine = Engine(
         problems=[upper, lower],
@@ -217,5 +223,5 @@ def _engine(lower: Level, upper: Level) -> Engine:
     return engine
 
 
-METHODS: dict[str, Method] = {f"Betty, {kind}": bilevel(kind) for kind in KINDS}
+METHODS: dict[str, BilevelMethod] = {f"Betty, {kind}": bilevel(kind) for kind in KINDS}
 MAML_METHODS: dict[str, MamlMethod] = {f"Betty, {kind}": maml(kind) for kind in KINDS}

@@ -1,18 +1,18 @@
-"""Seconds and peak memory of a meta-step, of our methods and of every peer's.
+"""Seconds and peak memory of a meta-step, by this package and by other libraries.
 
     python -m benchmarks.cost --json FILE --picture FILE
     python -m benchmarks.cost --config smoke
     python -m benchmarks.cost --problem maml
 
-Three problems: Meta-Weight-Net, learned feature-wise transformation (LFT), MAML. The
-figures are absolute, and multiples of one plain training step of the same network. Each
-method has the network in the memory layout in which it is faster.
+There are three problems: Meta-Weight-Net, learned feature-wise transformation (LFT) and
+MAML. Seconds are also given as multiples of one plain training step of the same
+network. Each method gets the network in the memory layout in which it is faster.
 """
 
 import argparse
 import dataclasses
-import gc
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,8 @@ from benchmarks.cost_pictures import draw_costs
 from benchmarks.maml_tasks import MamlConfig, maml_task
 from benchmarks.measuring import (
     Call,
-    Record,
+    CostRecord,
+    imports_frozen,
     in_fresh_process,
     operations_of,
     peak_of,
@@ -41,6 +42,7 @@ from benchmarks.measuring import (
     warmed_up,
     write_records,
 )
+from benchmarks.methods import PLAIN_STEP
 from benchmarks.problems import (
     TransformsConfig,
     WeightNetConfig,
@@ -48,25 +50,24 @@ from benchmarks.problems import (
     weight_net_problem,
 )
 
-PLAIN = "plain"
+AnyMethod = Callable[[Any], Any]
 
-Method = Callable[[Any], Any]
-
-_BILEVEL: dict[str, Method] = {
+_BILEVEL: dict[str, AnyMethod] = {
     **methods.METHODS,
     **learn2learn_methods.METHODS,
     **torchopt_methods.METHODS,
     **betty_methods.METHODS,
 }
-# For LFT the base step comes first in any case.
+# In LFT the base step always comes first.
 _TRANSFORMS = {n: m for n, m in _BILEVEL.items() if n != "guided, base first"}
-_MAML: dict[str, Method] = {
+_MAML: dict[str, AnyMethod] = {
     **maml_tasks.METHODS,
     **torchopt_methods.MAML_METHODS,
     **betty_methods.MAML_METHODS,
 }
 
-# Second derivatives of batch normalisation are slow with the channels innermost.
+# These methods get the contiguous layout: second derivatives of batch normalisation are
+# slow with the channels last.
 CONTIGUOUS = (
     "second order (higher)",
     "exact",
@@ -83,14 +84,15 @@ class Config:
     """What is measured.
 
     Attributes:
-        problems: configurations of problems by their names.
-        methods: names; None: all that there are for a problem.
-        rounds: calls of each method that are timed, after one that is not.
+        problems: names and configurations of problems.
+        methods: names of methods; None: all methods of each problem.
+        rounds: timed calls of each method; one call before them is not timed.
         device: "cpu" or "cuda".
-        threads: of PyTorch on a CPU.
-        fresh: whether memory is measured in two calls in a process of its own, and
-            operations in a third; else in one call each here, where what an earlier
-            method has left counts, which is quicker and good for a trial alone.
+        threads: number of PyTorch's threads on a CPU.
+        fresh: whether each method runs in a process of its own to measure memory in two
+            calls and operations in a third. False: one call each in this process. That
+            is faster, but the memory that earlier methods left behind changes the
+            peak, so it is for trials only.
     """
 
     problems: tuple[tuple[str, WeightNetConfig | TransformsConfig | MamlConfig], ...]
@@ -113,7 +115,8 @@ def _maml(steps: int) -> tuple[str, MamlConfig]:
 
 _WEIGHT_NET = ("Meta-Weight-Net, ResNet-32, 32 px", WeightNetConfig())
 _ALL_MAML = tuple(_maml(steps) for steps in (1, 5, 10))
-_MANY_CANDIDATES = ("Algorithm 1, K = 8", "Algorithm 1, K = 32")
+_MANY_CANDIDATES = ("Algorithm 1, K = 8", "Algorithm 1, K = 32", "evograd, K = 32")
+_FEW_CANDIDATES = tuple(m for m in {**_BILEVEL, **_MAML} if m not in _MANY_CANDIDATES)
 _LARGE = (
     *(_transforms(depth, 84) for depth in (18, 34)),
     *(_transforms(depth, 224) for depth in (10, 18, 34)),
@@ -121,16 +124,16 @@ _LARGE = (
 
 CONFIGS = {
     "default": Config((_WEIGHT_NET, _transforms(10, 84), _maml(1))),
-    # Steps that take a minute each are measured once.
+    # A single round, because a step can take a minute.
     "maml-steps": Config(
         (_maml(5), _maml(10)),
-        methods=tuple(m for m in _MAML if m not in _MANY_CANDIDATES),
+        methods=_FEW_CANDIDATES,
         rounds=1,
     ),
     "lft-large": Config(
         _LARGE,
         methods=(
-            PLAIN,
+            PLAIN_STEP,
             "naive Algorithm 1",
             "second order (higher)",
             "evograd, K = 2",
@@ -154,6 +157,7 @@ CONFIGS = {
             ),
             ("MAML, narrow", MamlConfig(1, 2, 2, 2, image_size=16, hidden=4)),
         ),
+        methods=_FEW_CANDIDATES,
         rounds=1,
         threads=1,
         fresh=False,
@@ -161,8 +165,8 @@ CONFIGS = {
 }
 
 
-def family_of(config: Any) -> tuple[Callable[..., Any], Mapping[str, Method]]:
-    """Return what makes the problem of a configuration, and its methods."""
+def family_of(config: Any) -> tuple[Callable[..., Any], Mapping[str, AnyMethod]]:
+    """Return the function that makes a configuration's problem, and its methods."""
     if isinstance(config, WeightNetConfig):
         return weight_net_problem, _BILEVEL
     if isinstance(config, TransformsConfig):
@@ -170,8 +174,8 @@ def family_of(config: Any) -> tuple[Callable[..., Any], Mapping[str, Method]]:
     return maml_task, _MAML
 
 
-def prepared(config: Any, method: str, device: torch.device) -> Call:
-    """Return a method with a problem of its own."""
+def method_on_new_problem(config: Any, method: str, device: torch.device) -> Call:
+    """Make a configuration's problem, and return a call of a method on it."""
     build, known = family_of(config)
     chosen = method in CONTIGUOUS
     layout = torch.contiguous_format if chosen else torch.channels_last
@@ -179,63 +183,64 @@ def prepared(config: Any, method: str, device: torch.device) -> Call:
 
 
 def measure(
-    config: Config, after: Callable[[list[Record]], None] = lambda records: None
-) -> list[Record]:
+    config: Config, after: Callable[[list[CostRecord]], None] = lambda records: None
+) -> list[CostRecord]:
     """Return a record for each problem and method.
 
     Args:
         config: what is measured.
-        after: called after every problem with the records so far.
+        after: function that is called after each problem with all records so far.
+
+    Raises:
+        RuntimeError: if the plain step of a problem fails or is left out.
     """
     torch.set_num_threads(config.threads)
-    records: list[Record] = []
-    if not config.fresh:
-        # Else each measurement of memory would look for garbage in all that has been
-        # imported.
-        gc.freeze()
-    try:
+    records: list[CostRecord] = []
+    with nullcontext() if config.fresh else imports_frozen():
         for name, problem in config.problems:
             records += _measure_one(config, name, problem)
             after(records)
-    finally:
-        gc.unfreeze()
     return records
 
 
-def _measure_one(config: Config, name: str, problem: Any) -> list[Record]:
+def _measure_one(config: Config, name: str, problem: Any) -> list[CostRecord]:
     device = torch.device(config.device)
     known = family_of(problem)[1]
     chosen = [m for m in known if config.methods is None or m in config.methods]
     calls, errors = warmed_up(
-        {method: prepared(problem, method, device) for method in chosen}
+        {method: method_on_new_problem(problem, method, device) for method in chosen}
     )
-    if PLAIN not in calls:
-        raise RuntimeError(f"the plain step of {name} fails: {errors.get(PLAIN)}")
+    if PLAIN_STEP not in calls:
+        reason = errors.get(PLAIN_STEP, "it is not among the methods")
+        raise RuntimeError(
+            f"expected the plain step of {name}, which costs are compared with, to "
+            f"run, but: {reason}"
+        )
     seconds = timed(calls, config.rounds, device)
     del calls
     found = {method: _work(config, problem, method) for method in seconds}
-    plain = found[PLAIN][0]
+    step = found[PLAIN_STEP][0]
     records = []
     for method in chosen:
         if method in errors:
-            records.append(Record(name, method, error=errors[method]))
+            records.append(CostRecord(name, method, error=errors[method]))
             continue
         work, error = found[method]
-        passes = 3 * work.operations / plain.operations if work and plain else None
+        passes = 3 * work.operations / step.operations if work and step else None
         peak = work.peak_bytes if work else None
         own = seconds[method]
         records.append(
-            record_of(name, method, own, seconds[PLAIN], peak, error, passes)
+            record_of(name, method, own, seconds[PLAIN_STEP], peak, error, passes)
         )
     return records
 
 
 class Work(NamedTuple):
-    """What a method takes that no other work on the machine changes.
+    """Memory and arithmetic of a method. Other work on the machine changes neither.
 
     Attributes:
         peak_bytes: the most memory in use at once.
-        operations: floating-point operations.
+        operations: number of floating-point operations.
     """
 
     peak_bytes: int
@@ -252,28 +257,34 @@ def _work(config: Config, problem: Any, method: str) -> tuple[Work | None, str |
 def work_here(
     problem: Any, method: str, device: str, threads: int, calls: int = 2
 ) -> Work:
-    """Return the peak memory of a method in this process, and count a further call."""
+    """Run a method in this process, and return its peak memory and operations.
+
+    The peak is that of ``calls`` calls. One more call counts the operations.
+    """
     torch.set_num_threads(threads)
     place = torch.device(device)
-    call = prepared(problem, method, place)
+    call = method_on_new_problem(problem, method, place)
     return Work(peak_of(call, place, calls), operations_of(call))
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print tables, write the records and the picture."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cost", description="Cost of a meta-step."
+        prog="python -m benchmarks.cost",
+        description="Seconds and peak memory of a meta-step.",
     )
     parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
-    parser.add_argument("--problem", help="only problems whose names begin with this")
-    parser.add_argument("--rounds", type=int, help="timed calls of each method")
+    parser.add_argument(
+        "--problem", help="measure only problems whose names begin with this text"
+    )
+    parser.add_argument("--rounds", type=int, help="number of timed calls per method")
     parser.add_argument(
         "--leave-out",
         nargs="*",
         default=[],
         choices=sorted({**_BILEVEL, **_MAML}),
         metavar="METHOD",
-        help="methods that are not measured",
+        help="names of methods that are not measured",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--json", type=Path)
@@ -293,18 +304,21 @@ def main(arguments: list[str] | None = None) -> None:
         kept = tuple(p for p in config.problems if p[0].lower().startswith(start))
         if not kept:
             names = "; ".join(name for name, _ in config.problems)
-            parser.error(f"no problem begins with {options.problem!r}: {names}")
+            parser.error(
+                f"expected the beginning of a problem's name, got "
+                f"{options.problem!r}; there are: {names}"
+            )
         config = dataclasses.replace(config, problems=kept)
 
-    def keep(records: list[Record]) -> None:
-        # Whatever ends a run of an hour, the problems before it are there.
+    def save(records: list[CostRecord]) -> None:
+        # Files are written after each problem: a run may take an hour and be stopped.
         if options.json is not None:
             write_records(options.json, config, torch.device(config.device), records)
         if options.picture is not None:
             options.picture.parent.mkdir(parents=True, exist_ok=True)
             draw_costs(records, options.picture)
 
-    print_records(measure(config, keep))
+    print_records(measure(config, save))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pictures of what methods cost: seconds and peak memory, a row for each problem."""
+"""Picture of a cost benchmark: seconds and peak memory of each method."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from benchmarks.measuring import Record
-from l2l_evograd.runs import pictures
+from benchmarks.measuring import CostRecord
+from benchmarks.methods import PLAIN_STEP
+from l2l_evograd.experiments import pictures
 
-_PLAIN, _OURS = "plain step", "l2l_evograd"
+_TRAINING_STEP, _OURS = "plain step", "l2l_evograd"
 _COLOURS = {
-    _PLAIN: pictures.GREY,
+    _TRAINING_STEP: pictures.GREY,
     _OURS: pictures.BLUE,
     "Algorithm 1, written out": pictures.ORANGE,
     "higher": pictures.VERMILION,
@@ -20,17 +21,17 @@ _COLOURS = {
     "TorchOpt": pictures.PURPLE,
     "Betty": pictures.SKY,
 }
-_BAR = 0.21  # inches for each method
+_BAR = 0.21  # height of a method's bar in inches
 
 
-def draw_costs(records: Sequence[Record], path: Path) -> None:
-    """Draw seconds to the left, peak memory to the right, a row for each problem.
+def draw_costs(records: Sequence[CostRecord], path: Path) -> None:
+    """Draw a row for each problem: seconds on the left, peak memory on the right.
 
     Whiskers reach from the fastest to the slowest round.
 
     Args:
-        records: of one or more problems.
-        path: of the PNG, written in one stroke.
+        records: records of one or more problems.
+        path: path of the PNG.
     """
     problems = list(dict.fromkeys(record.problem for record in records))
     groups = [[r for r in records if r.problem == problem] for problem in problems]
@@ -61,13 +62,13 @@ def draw_costs(records: Sequence[Record], path: Path) -> None:
     pictures.save(figure, path)
 
 
-def _draw_seconds(axes: Axes, group: Sequence[Record]) -> None:
+def _draw_seconds(axes: Axes, group: Sequence[CostRecord]) -> None:
     longest = 0.0
     for place, record in enumerate(group):
         seconds, fastest, slowest = record.seconds, record.fastest, record.slowest
         if seconds is None or fastest is None or slowest is None:
             axes.annotate(
-                "does not run",
+                "fails",
                 (0, place),
                 xytext=(4, 0),
                 textcoords="offset points",
@@ -81,14 +82,14 @@ def _draw_seconds(axes: Axes, group: Sequence[Record]) -> None:
         axes.barh(place, seconds, height=0.7, color=_COLOURS[_maker(record.method)])
         axes.plot([fastest, slowest], [place, place], color=pictures.INK, linewidth=0.8)
         label = f"{seconds:.3g} s"
-        if record.times_plain is not None and _maker(record.method) != _PLAIN:
+        if record.times_plain is not None and record.method != PLAIN_STEP:
             label += f"  ({record.times_plain:.3g}×)"
         _write(axes, max(seconds, slowest), place, label)
     _finish(axes, group, longest, 1.4)
     axes.set_xlabel("seconds (multiples of a plain step)", fontsize=8)
 
 
-def _draw_memory(axes: Axes, group: Sequence[Record]) -> None:
+def _draw_memory(axes: Axes, group: Sequence[CostRecord]) -> None:
     most = 0.0
     for place, record in enumerate(group):
         if record.peak_bytes is None:
@@ -115,8 +116,17 @@ def _write(axes: Axes, x: float, y: float, text: str) -> None:
     )
 
 
-def _finish(axes: Axes, group: Sequence[Record], largest: float, room: float) -> None:
-    """Name the methods, the first at the top, and leave room for the figures."""
+def _finish(
+    axes: Axes, group: Sequence[CostRecord], largest: float, room: float
+) -> None:
+    """Label the bars, with the first method at the top, and set the limits.
+
+    Args:
+        axes: axes of the bars.
+        group: records of the bars.
+        largest: length of the longest bar.
+        room: length of the axis, as a multiple of ``largest``.
+    """
     axes.set_yticks(range(len(group)), [record.method for record in group])
     axes.set_ylim(len(group) - 0.4, -0.6)
     axes.set_xlim(0, room * largest or 1.0)
@@ -127,9 +137,9 @@ def _finish(axes: Axes, group: Sequence[Record], largest: float, room: float) ->
 
 
 def _maker(method: str) -> str:
-    """Return whose method it is: a key of the colours."""
-    if method == "plain":
-        return _PLAIN
+    """Return the key of ``_COLOURS`` that a method belongs to."""
+    if method == PLAIN_STEP:
+        return _TRAINING_STEP
     if method == "naive Algorithm 1":
         return "Algorithm 1, written out"
     for maker in ("higher", "learn2learn", "TorchOpt", "Betty"):

@@ -1,29 +1,30 @@
-"""How good each method's hypergradient is, and what it costs.
+"""Accuracy and cost of each method's hypergradient.
 
     python -m benchmarks.fidelity --json FILE --picture FILE
     python -m benchmarks.fidelity --config smoke
 
 Every method estimates the hypergradients of the same batches, from the same trained
-weights, in float64. Each estimate ĝ is held against the exact g through ``higher``:
-its direction and length, bias and noise, and how far the outer loss really goes down
-along it,
+weights, in float64. Each estimate ĝ is compared with the exact hypergradient g, which
+``higher`` computes. The figures are direction and length, bias and noise, and how far
+the outer loss decreases along ĝ compared with g:
 
-    Σ [L(θ'(λ)) − L(θ'(λ − δ ĝ/‖ĝ‖))] / Σ [L(θ'(λ)) − L(θ'(λ − δ g/‖g‖))],
+    Σ [L(θ'(λ)) − L(θ'(λ − δ ĝ/‖ĝ‖))] / Σ [L(θ'(λ)) − L(θ'(λ − δ g/‖g‖))].
 
-sums over batches, with θ' computed anew at the moved λ. On networks with kinks this
-counts most, since g does not see the kinks that a finite step crosses. Methods with
-random perturbations draw several times for each batch.
+The sums are over batches, and θ' is computed again at the moved λ. This ratio matters
+most for networks with kinks, because g does not see the kinks that a finite step
+crosses. Methods with random perturbations make several draws for each batch.
 
-The noise of the network's own layers is the same for all, except where a method draws
-it anew at each evaluation of the inner loss: Algorithm 1 written out, Betty's methods
-and TorchOpt's implicit one. There these are random as well. Lengths are those that a
-method returns; Betty's are not in the scale of the others, for it takes θ for an
-optimum of the inner loss.
+The noise of the network's layers is the same for all methods, except for those that
+draw new noise at each evaluation of the inner loss: Algorithm 1 written out, Betty's
+methods and TorchOpt's implicit one. With noisy layers, the estimates of these methods
+are random as well. The estimates of Algorithm 1 are scaled to the learning rate of the
+others. The lengths of Betty's estimates cannot be compared, because Betty treats θ as
+an optimum of the inner loss.
 """
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,6 @@ from rich.progress import Progress
 
 from benchmarks.fidelity_estimates import (
     PEERS,
-    PLAIN,
     REFERENCE,
     drops,
     estimate,
@@ -43,17 +43,23 @@ from benchmarks.fidelity_estimates import (
     scale_of,
 )
 from benchmarks.fidelity_pictures import draw
-from benchmarks.fidelity_problems import Problem, SampleWeights, Transforms, prepared
-from benchmarks.fidelity_records import NotRun, Record, Tally, table
-from benchmarks.measuring import warmed_up, wide_console, write_records
-from benchmarks.methods import METHODS
+from benchmarks.fidelity_problems import (
+    Problem,
+    SampleWeights,
+    Transforms,
+    train_source,
+)
+from benchmarks.fidelity_records import FailedMethod, FidelityRecord, Tally, table
+from benchmarks.measuring import imports_frozen, warmed_up, wide_console, write_records
+from benchmarks.methods import METHODS, PLAIN_STEP, BilevelMethod
+from l2l_evograd.checks import check_count
 from l2l_evograd.oracle.fidelity import fidelity, flat
 from l2l_evograd.oracle.unrolled import Unrolled
 
 _WIDTH = 140
 _LARGE_POPULATION = ("evograd, K = 32",)
 
-# On a ResNet-10 a batch takes minutes with all methods.
+# Left out on a ResNet-10, where a batch would take minutes with all methods.
 _SLOW = (
     "Algorithm 1",
     "naive Algorithm 1",
@@ -69,13 +75,13 @@ class Config:
     """What is measured.
 
     Attributes:
-        problems: each with a name of its own.
-        batches: of every problem, at least 2.
-        threads: of PyTorch on a CPU.
+        problems: problems with different names.
+        batches: number of batches of each problem, at least 2.
+        threads: number of PyTorch's threads on a CPU.
         device: "cpu" or "cuda".
 
     Raises:
-        ValueError: for too few batches or draws to have an error.
+        InputError: for fewer than 2 batches or draws, which have no standard error.
     """
 
     problems: tuple[Problem, ...]
@@ -84,13 +90,10 @@ class Config:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        """Refuse what no error can be computed from."""
-        draws = min(problem.draws for problem in self.problems)
-        if self.batches < 2 or draws < 2:
-            raise ValueError(
-                f"expected at least 2 batches and 2 draws, got {self.batches} and "
-                f"{draws}"
-            )
+        """Check the numbers of batches and draws."""
+        check_count(self.batches, "batches", least=2)
+        for problem in self.problems:
+            check_count(problem.draws, f"draws of {problem.name}", least=2)
 
 
 CONFIGS = {
@@ -138,12 +141,13 @@ CONFIGS = {
                 backbone="cnn4",
                 ways=2,
                 shots=1,
-                queries=2,
+                queries=1,
                 image_size=16,
                 images_per_class=4,
                 training=5,
+                deltas=(0.03,),
                 draws=2,
-                left_out=_LARGE_POPULATION,
+                left_out=("evograd, K = 8", *_LARGE_POPULATION),
             ),
         ),
         batches=2,
@@ -152,27 +156,34 @@ CONFIGS = {
 
 
 def measured(
-    config: Problem, batches: int, device: torch.device, advance: Callable[[], None]
-) -> list[Record | NotRun]:
+    config: Problem,
+    batches: int,
+    device: torch.device,
+    advance: Callable[[], None] = lambda: None,
+    peers: Mapping[str, BilevelMethod] = PEERS,
+) -> list[FidelityRecord | FailedMethod]:
     """Return one record for each method.
 
     Args:
         config: the problem.
-        batches: how many.
-        device: to measure on.
-        advance: called after every batch.
+        batches: number of batches.
+        device: device of the measurement.
+        advance: function that is called after each batch.
+        peers: methods of other libraries, by name; those that fail on the first batch
+            are reported as failed.
     """
-    source, noisy = prepared(config, device), isinstance(config, Transforms)
+    source, noisy = train_source(config, device), isinstance(config, Transforms)
     calls = {
         name: partial(estimate, name, method, source, 0)
-        for name, method in PEERS.items()
+        for name, method in peers.items()
         if name not in config.left_out
     }
     first = warmed_up(calls)
-    methods = {**METHODS, **{name: PEERS[name] for name in first.running}}
+    methods = {**METHODS, **{name: peers[name] for name in first.running}}
     methods = {n: m for n, m in methods.items() if n not in config.left_out}
-    plain, reference = methods.pop(PLAIN), methods.pop(REFERENCE)
-    methods = {REFERENCE: reference, **methods}  # comes first, and gives g
+    training_step = methods.pop(PLAIN_STEP)
+    # The reference comes first, because the others are compared with its result.
+    methods = {REFERENCE: methods.pop(REFERENCE), **methods}
     tallies = {name: Tally() for name in methods}
     steps = []
     for batch in range(batches):
@@ -180,7 +191,7 @@ def measured(
         ground = Unrolled(
             start.model, start.inner, start.outer, start.hyperparameters, start.lr
         )
-        steps.append(estimate(PLAIN, plain, source, batch)[1])
+        steps.append(estimate(PLAIN_STEP, training_step, source, batch)[1])
         before, exact = outer_value(ground, batch), torch.zeros(0)
         for name, method in methods.items():
             tally, random = tallies[name], is_random(name, noisy)
@@ -197,7 +208,7 @@ def measured(
             tally.drops.append(torch.tensor(fallen, dtype=torch.float64))
             tally.seconds += [seconds for _, seconds in results]
         advance()
-    found: list[Record | NotRun] = [
+    found: list[FidelityRecord | FailedMethod] = [
         tally.record(
             config.name,
             name,
@@ -208,52 +219,66 @@ def measured(
         )
         for name, tally in tallies.items()
     ]
-    failed = [NotRun(config.name, name, why) for name, why in first.errors.items()]
-    return found + failed
+    errors = first.errors.items()
+    return found + [FailedMethod(config.name, name, error) for name, error in errors]
 
 
 def measure(
     config: Config, advance: Callable[[], None] = lambda: None
-) -> list[Record | NotRun]:
-    """Return one record for each problem and method; ``advance`` counts batches."""
+) -> list[FidelityRecord | FailedMethod]:
+    """Return one record for each problem and method.
+
+    Args:
+        config: what is measured.
+        advance: function that is called after each batch.
+    """
     torch.set_num_threads(config.threads)
     device = torch.device(config.device)
-    return [
-        record
-        for problem in config.problems
-        for record in measured(problem, config.batches, device, advance)
-    ]
+    with imports_frozen():
+        return [
+            record
+            for problem in config.problems
+            for record in measured(problem, config.batches, device, advance)
+        ]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print tables, write the records and draw the picture."""
-    parser = argparse.ArgumentParser(description="Fidelity and cost of hypergradients.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.fidelity",
+        description="Accuracy and cost of hypergradients.",
+    )
     parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
     parser.add_argument(
-        "--problem", action="append", help="name of one; may be given several times"
+        "--problem",
+        action="append",
+        help="name of a problem to measure; may be given several times",
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
-    arguments = parser.parse_args()
-    config = CONFIGS[arguments.config]
+    options = parser.parse_args(arguments)
+    config = CONFIGS[options.config]
     known = {problem.name: problem for problem in config.problems}
-    chosen = arguments.problem or list(known)
+    chosen = options.problem or list(known)
     if unknown := [name for name in chosen if name not in known]:
-        parser.error(f"unknown problem {unknown[0]!r}; there are {', '.join(known)}")
+        parser.error(
+            f"expected the name of a problem, got {unknown[0]!r}; there are: "
+            f"{'; '.join(known)}"
+        )
     problems = tuple(known[name] for name in chosen)
-    config = dataclasses.replace(config, problems=problems, device=arguments.device)
+    config = dataclasses.replace(config, problems=problems, device=options.device)
     console = wide_console(_WIDTH)
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("batches", total=config.batches * len(chosen))
         records = measure(config, lambda: progress.advance(task))
     for name in chosen:
         console.print(table([r for r in records if r.problem == name]))
-    if arguments.json is not None:
-        write_records(arguments.json, config, torch.device(config.device), records)
-    if arguments.picture is not None:
-        arguments.picture.parent.mkdir(parents=True, exist_ok=True)
-        draw([dataclasses.asdict(record) for record in records], arguments.picture)
+    if options.json is not None:
+        write_records(options.json, config, torch.device(config.device), records)
+    if options.picture is not None:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        draw([dataclasses.asdict(record) for record in records], options.picture)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,28 @@
-"""One estimate of one batch's hypergradient, its seconds, and how far L falls along it.
+"""Estimates of a batch's hypergradient: their seconds, and how far L falls along them.
 
-What is drawn follows from the numbers of the batch and of the draw alone.
+All random numbers follow from the number of the batch and the number of the draw.
 """
 
 import time
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from benchmarks import betty_methods, torchopt_methods
 from benchmarks.fidelity_problems import Source
 from benchmarks.measuring import synchronize
-from benchmarks.methods import CANDIDATES, SIGMA, TEMPERATURE, Method, ours
+from benchmarks.methods import CANDIDATES, SIGMA, TEMPERATURE, BilevelMethod, ours
 from l2l_evograd import EvoGrad
 from l2l_evograd.oracle.fidelity import flat
 from l2l_evograd.oracle.unrolled import Unrolled
-from l2l_evograd.runs.randomness import derive_seed, seeded
+from l2l_evograd.seeds import derive_seed, generator_for, seeded
 
-PLAIN, NAIVE, REFERENCE = "plain", "naive Algorithm 1", "second order (higher)"
+NAIVE, REFERENCE = "naive Algorithm 1", "second order (higher)"
 IMPLICIT = "TorchOpt, implicit"
 ALGORITHM_1 = EvoGrad(CANDIDATES, SIGMA, TEMPERATURE)
 
-# Those of METHODS that perturb at random, here with a generator of their own, so that
-# draws differ while the noise of the network's layers stays.
+# The methods that perturb at random. Here each gets a generator of its own, so that
+# perturbations differ from draw to draw while the noise of the layers stays the same.
 POPULATIONS = {
     "Algorithm 1": (ALGORITHM_1, "evolution"),
     "evograd, K = 2": (EvoGrad(2), "gradient"),
@@ -31,50 +30,53 @@ POPULATIONS = {
     "evograd, K = 32": (EvoGrad(32), "gradient"),
 }
 
-PEERS: dict[str, Method] = {**torchopt_methods.METHODS, **betty_methods.METHODS}
+# Methods of other libraries, which may fail on a problem.
+PEERS: dict[str, BilevelMethod] = {
+    **torchopt_methods.METHODS,
+    **betty_methods.METHODS,
+}
 
 
 def is_random(name: str, noisy_layers: bool) -> bool:
-    """Say whether the estimates of a batch differ from draw to draw."""
+    """Return whether the estimates of a batch differ from draw to draw."""
     return name in POPULATIONS or name == NAIVE or (noisy_layers and _own_noise(name))
 
 
 def _own_noise(name: str) -> bool:
-    """Say whether every evaluation of the inner loss draws its layers' noise anew."""
+    """Return whether every evaluation of the inner loss draws noise of its own."""
     return name in (NAIVE, IMPLICIT) or name in betty_methods.METHODS
 
 
 def scale_of(name: str, lr: float) -> float:
-    """Return what a method's estimates are multiplied by to stand for ``lr``."""
+    """Return the factor that scales a method's estimates to learning rate ``lr``."""
     evolution = name == NAIVE or POPULATIONS.get(name, (None, ""))[1] == "evolution"
     return lr / ALGORITHM_1.learning_rate if evolution else 1.0
 
 
 def estimate(
-    name: str, method: Method, source: Source, batch: int, draw: int = 0
+    name: str, method: BilevelMethod, source: Source, batch: int, draw: int = 0
 ) -> tuple[list[Tensor], float]:
-    """Make one iteration on a batch's problem.
+    """Make one iteration of a method on the problem of a batch.
 
     Args:
-        name: of the method.
-        method: of :data:`METHODS` or :data:`PEERS`.
-        source: of the problem.
-        batch: its number.
-        draw: number of the perturbations.
+        name: name of the method.
+        method: method of :data:`~benchmarks.methods.METHODS` or :data:`PEERS`.
+        source: function that makes the problem of a batch.
+        batch: number of the batch.
+        draw: number of the draw.
 
     Returns:
-        The hypergradient, in the scale of all others, and the seconds that the
-        iteration took.
+        The hypergradient, scaled to the learning rate of the problem, and the seconds
+        of the iteration.
     """
     problem = source(batch)
     seed = _layers_seed(batch)
-    perturbations = derive_seed("perturbations", batch, draw)
     if name in POPULATIONS:
         estimator, update = POPULATIONS[name]
-        generator = torch.Generator().manual_seed(perturbations)
+        generator = generator_for("perturbations", batch, draw)
         method = ours(estimator, update, generator=generator)
     elif _own_noise(name):
-        seed = perturbations
+        seed = derive_seed("perturbations", batch, draw)
     device = problem.weights[0].device
     with seeded(seed, device):
         synchronize(device)
@@ -93,13 +95,13 @@ def drops(
     batch: int,
     start: float,
 ) -> list[float]:
-    """Return L(θ'(λ)) − L(θ'(λ − δ ĝ/‖ĝ‖)) for each δ; 0 for an estimate of 0.
+    """Return L(θ'(λ)) − L(θ'(λ − δ ĝ/‖ĝ‖)) for each δ. If ĝ is 0, all of them are 0.
 
     Args:
-        ground: the batch's problem.
+        ground: problem of the batch.
         direction: ĝ.
-        deltas: δ.
-        batch: its number.
+        deltas: values of δ.
+        batch: number of the batch.
         start: L(θ'(λ)).
     """
     norm = float(flat(direction).norm())
@@ -113,7 +115,7 @@ def drops(
 
 
 def outer_value(ground: Unrolled, batch: int) -> float:
-    """Return L(θ'(λ)) at the noise of the layers that belongs to a batch."""
+    """Return L(θ'(λ)) with the noise of the layers that belongs to a batch."""
     with seeded(_layers_seed(batch), ground.weights[0].device):
         return ground.outer_value()
 

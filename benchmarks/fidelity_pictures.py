@@ -1,4 +1,4 @@
-"""The picture of a fidelity benchmark: how far each method descends, over its cost."""
+"""Picture of a fidelity benchmark: the decrease of L by each method, over its cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import Bbox
 
-from l2l_evograd.runs import pictures
+from l2l_evograd.experiments import pictures
 
-Record = Mapping[str, Any]
+# A record as ``dataclasses.asdict`` returns it, and as JSON stores it.
+Fields = Mapping[str, Any]
 
 _COLOURS = {
     "Algorithm 1": pictures.VERMILION,
@@ -24,9 +25,9 @@ _COLOURS = {
 }
 _DPI = 200
 _TICKS = (1, 1.5, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 200, 500, 1000)
-_LOWEST, _HIGHEST = -0.6, 3.5  # beyond which a point is drawn on the edge
+_LOWEST, _HIGHEST = -0.6, 3.5  # points outside this range are drawn on its edge
 
-# Where a label may stand, in points from its point, nearest first.
+# Possible distances of a label from its point, in points (1/72 inch), nearest first.
 _OFFSETS = [
     (side * x, y)
     for y in (0, 8, -8, 16, -16, 24, -24, 34, -34, 46, -46, 60, -60, 76, -76, 94, -94)
@@ -36,23 +37,24 @@ _OFFSETS = [
 ]
 
 
-def draw(records: Sequence[Record], path: Path) -> None:
-    """Draw a panel for each problem, a labelled point for each method.
+def draw(records: Sequence[Fields], path: Path) -> None:
+    """Draw a panel for each problem, with a labelled point for each method.
 
-    Across the seconds of an iteration by those of a plain training step, upward the
-    realised descent at the first δ by the exact hypergradient's, with its standard
-    error. Methods without such a ratio are left out.
+    The x axis shows the seconds of an iteration divided by those of a plain training
+    step. The y axis shows the realised descent at the first δ divided by that of the
+    exact hypergradient, with its standard error. Methods without that ratio are left
+    out.
 
     Args:
-        records: as ``dataclasses.asdict`` returns them.
-        path: of the PNG, written in one stroke.
+        records: records as ``dataclasses.asdict`` returns them.
+        path: path of the PNG.
     """
     records = [r for r in records if "error" not in r and _ratio(r) is not None]
     names = list(dict.fromkeys(record["problem"] for record in records))
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
     size = (7.2 * columns, 4.6 * rows)
-    # Letters are as wide as they will be only at the resolution of the file.
+    # The labels are placed by their size in pixels, at the resolution of the file.
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -62,18 +64,18 @@ def draw(records: Sequence[Record], path: Path) -> None:
         axes.set_title(f"{name}, δ = {own[0]['descents'][0]['delta']:g}", fontsize=10)
     for axes in panels[len(names) :]:
         axes.axis("off")
-    figure.supxlabel("seconds, by those of a plain step (float64)", fontsize=10)
-    figure.supylabel("realised descent, by that of the exact one", fontsize=10)
-    canvas.draw()  # fixes the places that labels must keep clear of
+    figure.supxlabel("seconds / seconds of a plain step (float64)", fontsize=10)
+    figure.supylabel("realised descent / that of the exact one", fontsize=10)
+    canvas.draw()  # computes the positions of everything that is drawn so far
     figure.set_layout_engine("none")
     for axes, name in zip(panels, names, strict=False):
         _labels(axes, [r for r in records if r["problem"] == name])
     pictures.save(figure, path)
 
 
-def _points(axes: Axes, records: Sequence[Record]) -> None:
+def _points(axes: Axes, records: Sequence[Fields]) -> None:
     axes.set_xscale("log")
-    # Before anything is drawn: limits found for a single point may be equal.
+    # Set before drawing, because automatic limits of a single point may be equal.
     costs = [record["relative_seconds"] for record in records]
     axes.set_xlim(min(costs) * 0.6, max(costs) * 1.9)
     for record in records:
@@ -101,11 +103,11 @@ def _points(axes: Axes, records: Sequence[Record]) -> None:
     axes.xaxis.set_major_locator(FixedLocator(_TICKS))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter("{x:g}")
-    pictures.plain(axes, "both")
+    pictures.without_frame(axes, "both")
 
 
-def _labels(axes: Axes, records: Sequence[Record]) -> None:
-    """Write each name where it covers neither a point nor another name."""
+def _labels(axes: Axes, records: Sequence[Fields]) -> None:
+    """Label each point where its name covers no other point or name, if possible."""
     renderer = axes.figure.canvas.get_renderer()
     pixels = axes.figure.dpi / 72
     taken = []
@@ -132,7 +134,7 @@ def _labels(axes: Axes, records: Sequence[Record]) -> None:
             inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
             inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
             clashes = sum(box.overlaps(other) for other in taken) + 10 * (not inside)
-            # Of equally good places the nearest, which comes first.
+            # The index makes min() prefer the nearest of equally good places.
             options.append((clashes, len(options), box, (dx, dy)))
         text.remove()
         _, _, box, (dx, dy) = min(options)
@@ -152,24 +154,24 @@ def _labels(axes: Axes, records: Sequence[Record]) -> None:
         )
 
 
-def _place(record: Record) -> tuple[float, float]:
-    """Return where a record's point is, on the edge if it lies beyond."""
+def _place(record: Fields) -> tuple[float, float]:
+    """Return the position of a record's point, moved to the edge if it is outside."""
     value = _ratio(record)["value"]
     return record["relative_seconds"], min(max(value, _LOWEST), _HIGHEST)
 
 
-def _name(record: Record) -> str:
-    """Return the label, with the number where the point does not show it."""
+def _name(record: Fields) -> str:
+    """Return a point's label, with the value if the point was moved to the edge."""
     value, method = _ratio(record)["value"], str(record["method"])
     return method if _place(record)[1] == value else f"{method} ({value:.1f})"
 
 
-def _ratio(record: Record) -> Any:
+def _ratio(record: Fields) -> Any:
     return record["descents"][0]["ratio"]
 
 
 def _colour(method: str) -> str:
-    """Return the colour of a method's kind; other libraries share one."""
+    """Return the colour of a method; all other libraries share one colour."""
     return next(
         (colour for kind, colour in _COLOURS.items() if method.startswith(kind)),
         pictures.PURPLE,

@@ -1,14 +1,16 @@
-"""Bilevel problems with trained networks and real images, a new batch at every call.
+"""Bilevel problems with trained networks and images of glyphs, one for each batch.
 
-Weights of samples: a Meta-Weight-Net on glyphs with wrong labels. Transforms: learned
-feature-wise transformation on episodes of two domains of glyphs. Either comes with the
-kinks of its network or smooth: softplus in place of ReLU, averages in place of maxima.
+``SampleWeights`` is a Meta-Weight-Net on glyphs with wrong labels. ``Transforms`` is
+learned feature-wise transformation on episodes of two domains of glyphs. Each problem
+is available with the kinks of its network, or smooth, with softplus in place of ReLU
+and averages in place of maxima.
 
-The base optimizer is SGD at η without momentum, and its step comes after that of λ.
-Libraries that differentiate at the weights after that step then see the virtual step's
-weights, and Algorithm 1's population surrounds the weights from before it, while the
-paper's code for transformations has it around those that Adam has moved: the gradient
-of another function of λ than the one that all are held against here.
+The base optimizer is SGD with learning rate η and no momentum, and its step comes after
+the step of λ. With this choice all methods estimate the gradient of the same function
+of λ. Libraries that differentiate at the weights after the base step see the weights of
+the virtual step. The population of Algorithm 1 surrounds the weights before the step.
+In the paper's code for transformations it surrounds the weights after a step of Adam,
+so its gradient there is that of another function.
 """
 
 import copy
@@ -26,14 +28,18 @@ from benchmarks.problems import (
     weight_net_losses,
     weights_and_transforms,
 )
-from l2l_evograd.fewshot.backbones import make_backbone
-from l2l_evograd.fewshot.domains import Dataset, built_in_domains
-from l2l_evograd.fewshot.episodes import Episode, EpisodeSampler
-from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss, make_head
-from l2l_evograd.noisy_labels.corruption import corrupt_labels
-from l2l_evograd.noisy_labels.networks import make_network
-from l2l_evograd.noisy_labels.weighting import MetaWeightNet
-from l2l_evograd.runs.randomness import derive_seed, seeded
+from l2l_evograd.experiments.crossdomain.data.domains import Dataset, built_in_domains
+from l2l_evograd.experiments.crossdomain.data.episodes import Episode, EpisodeSampler
+from l2l_evograd.experiments.crossdomain.networks.backbones import make_backbone
+from l2l_evograd.experiments.crossdomain.networks.heads import (
+    FewShotModel,
+    few_shot_loss,
+    make_head,
+)
+from l2l_evograd.experiments.noisy_labels.corruption import corrupt_labels
+from l2l_evograd.experiments.noisy_labels.networks import make_network
+from l2l_evograd.experiments.noisy_labels.weighting import MetaWeightNet
+from l2l_evograd.seeds import derive_seed, generator_for, seeded
 
 CPU = torch.device("cpu")
 _CLASSES = 10
@@ -46,18 +52,19 @@ class SampleWeights:
     """A Meta-Weight-Net and the network that it trains.
 
     Attributes:
-        name: for tables.
-        smooth: whether the network has no kinks. The weight net keeps its own, which
-            are kinks in λ alone.
-        network: a name of :mod:`l2l_evograd.noisy_labels.networks`.
-        batch_size: of the training and of the meta batch.
-        image_size: side in pixels.
-        images_per_class: of ten classes; a third of them are for the meta batches.
+        name: name for tables.
+        smooth: whether the kinks of the network are removed. The weight net keeps its
+            kinks, which are kinks in λ only.
+        network: a name in :mod:`l2l_evograd.experiments.noisy_labels.networks`.
+        batch_size: images of the training batch, and of the meta batch.
+        image_size: side of the images in pixels.
+        images_per_class: images of each of ten classes; a third of them are for the
+            meta batches.
         wrong: rate of uniform label noise in the other two thirds.
-        training: steps of SGD on the training images before anything is measured.
-        deltas: δ of realised descent. √301·10⁻³ = 0.017 is how far a first step of Adam
-            at 10⁻³ moves the 301 numbers of the weight net.
-        draws: of a random method for every batch, at least 2.
+        training: steps of SGD on the training images before the measurements.
+        deltas: lengths δ of the steps of λ. A first step of Adam with learning rate
+            10⁻³ moves the 301 numbers of the weight net by √301·10⁻³ = 0.017.
+        draws: draws of a random method for each batch, at least 2.
         left_out: methods that would take too long.
     """
 
@@ -78,23 +85,24 @@ class SampleWeights:
 class Transforms:
     """Strengths of feature-wise transformation in a few-shot network.
 
-    Inner loss on an episode of one domain with the layers on, outer loss on one of
-    another domain with the layers off.
+    The inner loss is on an episode of one domain with the layers on. The outer loss is
+    on an episode of another domain with the layers off.
 
     Attributes:
-        name: for tables.
-        smooth: whether the network has no kinks.
-        backbone: a name of :mod:`l2l_evograd.fewshot.backbones`.
-        head: a name of :mod:`l2l_evograd.fewshot.heads`.
+        name: name for tables.
+        smooth: whether the kinks of the network are removed.
+        backbone: a name in
+            :mod:`l2l_evograd.experiments.crossdomain.networks.backbones`.
+        head: a name in :mod:`l2l_evograd.experiments.crossdomain.networks.heads`.
         ways: classes of an episode.
         shots: support images of a class.
         queries: query images of a class.
-        image_size: side in pixels.
-        images_per_class: of each class in either domain.
-        training: steps of Adam on episodes of both domains before anything is measured.
+        image_size: side of the images in pixels.
+        images_per_class: images of each class in each domain.
+        training: steps of Adam on episodes of both domains before the measurements.
         lr: η.
-        deltas: δ of realised descent.
-        draws: of a random method for every batch, at least 2.
+        deltas: lengths δ of the steps of λ.
+        draws: draws of a random method for each batch, at least 2.
         left_out: methods that would take too long.
     """
 
@@ -118,16 +126,17 @@ Problem = SampleWeights | Transforms
 Source = Callable[[int], Bilevel]
 
 
-def prepared(config: Problem, device: torch.device = CPU) -> Source:
-    """Train a problem's network and return what makes the problem of a batch.
+def train_source(config: Problem, device: torch.device = CPU) -> Source:
+    """Train a problem's network, and return a function that makes a batch's problem.
 
     Args:
         config: the problem.
-        device: of all it consists of; the network is trained on the CPU.
+        device: device of the batches' problems; the network is trained on the CPU.
 
     Returns:
-        Number of a batch -> :class:`~benchmarks.problems.Bilevel` in float64, every
-        time a new one, with the same weights and the images that belong to the number.
+        Function that takes the number of a batch and makes a new
+        :class:`~benchmarks.problems.Bilevel` in float64, with the trained weights and
+        the images that belong to the number.
     """
     if isinstance(config, SampleWeights):
         return _sample_weights(config, device)
@@ -135,7 +144,7 @@ def prepared(config: Problem, device: torch.device = CPU) -> Source:
 
 
 def smoothed(module: nn.Module) -> nn.Module:
-    """Put softplus in place of ReLU, and averages in place of maxima, in place."""
+    """Replace ReLU by softplus, and maxima by averages, in the module itself."""
     for name, child in module.named_children():
         if isinstance(child, nn.ReLU):
             setattr(module, name, nn.Softplus())
@@ -160,14 +169,13 @@ def _sample_weights(config: SampleWeights, device: torch.device) -> Source:
             shares[role].append(glyphs[index][0])
             labels[role].append(label)
     x, meta_x = (torch.stack(images) for images in shares)
-    draw = torch.Generator().manual_seed(derive_seed(config.name, "labels"))
+    draw = generator_for(config.name, "labels")
     y, _ = corrupt_labels(labels[0], "uniform", config.wrong, _CLASSES, draw)
     meta_y = torch.tensor(labels[1])
 
     def batch(role: str, number: int, count: int) -> Tensor:
-        seed = derive_seed(config.name, role, number)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        return order[: config.batch_size]
+        generator = generator_for(config.name, role, number)
+        return torch.randperm(count, generator=generator)[: config.batch_size]
 
     optimizer = SGD(start[0].parameters(), lr=0.1, **_SGD)
     for step in range(config.training):
@@ -176,7 +184,6 @@ def _sample_weights(config: SampleWeights, device: torch.device) -> Source:
     optimizer.zero_grad()
 
     def problem(number: int) -> Bilevel:
-        # One call copies both, into tensors of their own.
         model, net = (part.to(device).double() for part in copy.deepcopy(start))
         chosen = batch("inner", number, len(y))
         meta = batch("outer", number, len(meta_y))
@@ -261,6 +268,6 @@ def _train(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def _on(device: torch.device, episode: Episode) -> Episode:
-    """Return an episode on a device, its images in float64."""
+    """Return an episode on a device, with images in float64."""
     moved = (part.to(device) for part in episode)
     return Episode(*(p.double() if p.is_floating_point() else p for p in moved))

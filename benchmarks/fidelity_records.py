@@ -1,4 +1,4 @@
-"""What is recorded of a method's estimates over many batches, and the table of it."""
+"""Records of a method's estimates over many batches, and their table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from l2l_evograd.oracle.fidelity import Fidelity, Figure, figure
 
 @dataclass(frozen=True)
 class Descent:
-    """How far L goes down along the estimates of a method.
+    """Decrease of L along the estimates of a method.
 
     Attributes:
         delta: δ, the length of the step of λ.
         drop: L(θ'(λ)) − L(θ'(λ − δ ĝ/‖ĝ‖)), mean over the batches.
-        ratio: that mean by the exact hypergradient's; None where the latter does not
-            descend.
-        downhill: share of the estimates along which L goes down.
+        ratio: ``drop`` divided by that of the exact hypergradient; None if L does not
+            decrease along the exact hypergradient.
+        downhill: fraction of the estimates along which L decreases.
     """
 
     delta: float
@@ -31,28 +31,28 @@ class Descent:
 
 
 @dataclass(frozen=True)
-class Record:
-    """What was found about one method on one problem.
+class FidelityRecord:
+    """How close one method comes to the exact hypergradient on one problem.
 
-    Figures are means over the batches with the standard error over them.
+    Each figure is the mean over the batches, with its standard error.
 
     Attributes:
-        problem: its name.
-        method: its name.
-        draws: estimates for each batch; 1 where nothing is random.
-        scale: what the estimates were multiplied by: 1, or lr/η for Algorithm 1, whose
-            estimates stand for η = σ²(K−1)/(Kτ).
-        cosine: cos(ĝ, g), ĝ an estimate and g exact.
+        problem: name of the problem.
+        method: name of the method.
+        draws: estimates for each batch; 1 if the method is not random.
+        scale: factor of the estimates: 1, or lr/η for Algorithm 1, whose estimates
+            belong to η = σ²(K−1)/(Kτ).
+        cosine: cos(ĝ, g), where ĝ is an estimate and g is exact.
         norm_ratio: ‖ĝ‖/‖g‖.
         projection: ĝ·g/‖g‖².
-        squared_bias: ‖E ĝ − g‖²/‖g‖², free of what the number of draws leaves of the
-            noise, and therefore below 0 at times.
-        bias: its root; 0 where it is below 0.
+        squared_bias: ‖E ĝ − g‖²/‖g‖², minus the noise that is left in the mean of the
+            draws. It can be negative.
+        bias: square root of ``squared_bias``; 0 if that is negative.
         noise: √(E‖ĝ − E ĝ‖²)/‖g‖, root of the mean over the batches.
-        descents: one for each δ.
-        seconds: median of an iteration.
-        relative_seconds: by those of a plain training step.
-        dtype: in which all was computed, times as well.
+        descents: one entry for each δ.
+        seconds: seconds of an iteration, median.
+        relative_seconds: ``seconds`` divided by the seconds of a plain training step.
+        dtype: data type of all computations, the timed ones included.
     """
 
     problem: str
@@ -72,13 +72,13 @@ class Record:
 
 
 @dataclass(frozen=True)
-class NotRun:
-    """A method of another library that does not run on a problem.
+class FailedMethod:
+    """A method of another library that fails on a problem.
 
     Attributes:
-        problem: its name.
-        method: its name.
-        error: what it raises, in one line.
+        problem: name of the problem.
+        method: name of the method.
+        error: the error that it raises, in one line.
     """
 
     problem: str
@@ -87,12 +87,12 @@ class NotRun:
 
 
 class Tally:
-    """What has been found about one method, batch after batch.
+    """Figures of one method, batch by batch.
 
     Attributes:
-        fidelities: of each batch.
-        drops: of L for each batch, shape (draws, number of δ).
-        seconds: of each iteration.
+        fidelities: one entry for each batch.
+        drops: decreases of L, one tensor of shape (draws, number of δ) for each batch.
+        seconds: seconds of each iteration.
     """
 
     def __init__(self) -> None:
@@ -108,22 +108,22 @@ class Tally:
         deltas: Sequence[float],
         exact: "Tally",
         step: float,
-    ) -> Record:
-        """Summarise.
+    ) -> FidelityRecord:
+        """Return the record of the method.
 
         Args:
-            problem: its name.
-            method: its name.
-            scale: what the estimates were multiplied by.
-            deltas: δ.
-            exact: the same for the exact hypergradient.
+            problem: name of the problem.
+            method: name of the method.
+            scale: factor of the estimates.
+            deltas: values of δ.
+            exact: tally of the exact hypergradient.
             step: seconds of a plain training step.
         """
         found = self.fidelities
         count = len(self.drops[0])
         pairs = [_moments(each, count) for each in found]
         squared = _over([bias for bias, _ in pairs])
-        return Record(
+        return FidelityRecord(
             problem=problem,
             method=method,
             draws=count,
@@ -158,10 +158,10 @@ class Tally:
 
 
 def ratio_of_means(values: Tensor, reference: Tensor) -> Figure | None:
-    """Return Σx/Σy with its standard error by the delta method; None if Σy <= 0.
+    """Return r = Σx/Σy with its standard error by the delta method; None if Σy <= 0.
 
-    Single x/y have heavy tails where y comes near 0. Of Σx/Σy = r the error is that of
-    the mean of x − r y, by the mean of y.
+    The ratios x/y of single batches have heavy tails if y comes close to 0. The
+    standard error of r is that of the mean of x − r y, divided by the mean of y.
     """
     mean = float(reference.mean())
     if not mean > 0:
@@ -176,22 +176,23 @@ def _over(values: Sequence[float]) -> Figure:
 
 
 def _moments(found: Fidelity, draws: int) -> tuple[float, float]:
-    """Return squared bias and variance of one batch's estimates, by ‖g‖².
+    """Return squared bias and variance of one batch's estimates, divided by ‖g‖².
 
-    ‖m − g‖² = ‖m‖² − 2 m·g + ‖g‖² holds the variance of m on top of the squared bias.
-    Only a mean over batches may be cut off at 0, else noise would look like bias.
+    With m the mean of the draws, ‖m − g‖² = ‖m‖² − 2 m·g + ‖g‖² contains the variance
+    of m in addition to the squared bias, so that variance is subtracted. A negative
+    result is kept: cutting it off at 0 in each batch would turn noise into bias.
     """
     variance = found.noise**2
     distance = found.mean_norm_ratio.value**2 - 2 * found.projection.value + 1
     return distance - variance / draws, variance
 
 
-def table(records: Sequence[Record | NotRun]) -> Table:
+def table(records: Sequence[FidelityRecord | FailedMethod]) -> Table:
     """Return a table of the records of one problem."""
-    found = [record for record in records if isinstance(record, Record)]
-    failed = [record for record in records if isinstance(record, NotRun)]
+    found = [record for record in records if isinstance(record, FidelityRecord)]
+    failed = [record for record in records if isinstance(record, FailedMethod)]
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=records[0].problem)
-    shown.caption = "\n".join(f"{r.method} does not run: {r.error}" for r in failed)
+    shown.caption = "\n".join(f"{r.method} fails: {r.error}" for r in failed)
     shown.add_column("method", no_wrap=True)
     headings = ["cosine", "norm ratio", "bias", "noise"]
     for descent in found[0].descents:
@@ -208,12 +209,13 @@ def table(records: Sequence[Record | NotRun]) -> Table:
 
 
 def _short(value: float) -> str:
-    return "0" if value < 1e-6 else f"{value:.2g}"  # below is rounding
+    # Values below 1e-6 are rounding errors.
+    return "0" if value < 1e-6 else f"{value:.2g}"
 
 
 def _cell(found: Figure | None) -> str:
     if found is None:
         return "-"
-    if found.error < 5e-4:  # and so below the last digit
+    if found.error < 5e-4:  # the error is smaller than the last digit shown
         return f"{found.value:.3f}"
     return f"{found.value:.3g} ± {found.error:.1g}"

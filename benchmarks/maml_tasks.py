@@ -1,8 +1,8 @@
-"""MAML on one task of random images, and ways to make one meta-step of it.
+"""MAML on one task of random images, and several methods to make one meta-step.
 
-A method is a function of a :class:`MamlTask`. It makes one meta-step, T inner steps on
-the support images, the gradient of the query loss with respect to the initial weights
-and a step of their optimizer, and returns that gradient.
+A method is a function of a :class:`MamlTask`. It makes one meta-step: T inner steps on
+the support images, the gradient of the query loss with respect to the initial weights,
+and a step of the optimizer. It returns that gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import higher
-import learn2learn as l2l
 import torch
-from learn2learn.vision.models import CNN4
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
+from benchmarks.methods import PLAIN_STEP
 from l2l_evograd import EvoGrad, EvoGradMetaOptimizer
+from l2l_evograd.experiments.from_learn2learn import l2l
 
 
 class Batch(NamedTuple):
@@ -33,11 +33,11 @@ class MamlTask:
 
     Attributes:
         model: the network.
-        support: what the inner steps are made on.
-        query: what the outer loss is of.
-        optimizer: of the initial weights.
-        lr: of the inner steps.
-        steps: their number T.
+        support: batch of the inner steps.
+        query: batch of the outer loss.
+        optimizer: optimizer of the initial weights.
+        lr: learning rate of the inner steps.
+        steps: number T of inner steps.
     """
 
     model: nn.Module
@@ -61,14 +61,14 @@ class MamlConfig:
     """One task for learn2learn's CNN4.
 
     Attributes:
-        steps: inner steps.
-        ways: classes.
+        steps: number of inner steps.
+        ways: number of classes.
         shots: support images of a class.
         queries: query images of a class.
-        image_size: side in pixels.
+        image_size: side of the images in pixels.
         hidden: channels of the network.
-        lr: of the inner steps.
-        meta_lr: of Adam.
+        lr: learning rate of the inner steps.
+        meta_lr: learning rate of Adam for the initial weights.
     """
 
     steps: int = 1
@@ -84,11 +84,13 @@ class MamlConfig:
 def maml_task(
     config: MamlConfig, device: torch.device, layout: torch.memory_format
 ) -> MamlTask:
-    """Return the task, drawn from a seed of its own."""
+    """Return the task; the same configuration always gives the same task."""
     torch.manual_seed(0)
-    pixels = (config.image_size // 16) ** 2  # behind four halvings
-    model = CNN4(config.ways, config.hidden, embedding_size=config.hidden * pixels)
-    # It draws a part of its weights by NumPy, which is seeded elsewhere or not at all.
+    pixels = (config.image_size // 16) ** 2  # after four poolings by 2
+    model = l2l.vision.models.CNN4(
+        config.ways, config.hidden, embedding_size=config.hidden * pixels
+    )
+    # CNN4 draws a part of its weights with NumPy, which the seed above does not reach.
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.reset_parameters()
@@ -106,7 +108,7 @@ def task_loss(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def apply_gradients(task: MamlTask, gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Let the initial weights take their step; return the gradients detached."""
+    """Make the step of the initial weights, and return the gradients detached."""
     found = [slope.detach() for slope in gradients]
     for weight, slope in zip(task.weights, found, strict=True):
         weight.grad = slope
@@ -114,7 +116,7 @@ def apply_gradients(task: MamlTask, gradients: Sequence[Tensor]) -> list[Tensor]
     return found
 
 
-def plain(task: MamlTask) -> list[Tensor]:
+def training_step_on_queries(task: MamlTask) -> list[Tensor]:
     """Make one ordinary training step on the query images."""
     loss = task_loss(task.model, task.query)
     return apply_gradients(task, torch.autograd.grad(loss, task.weights))
@@ -135,10 +137,11 @@ def second_order(task: MamlTask) -> list[Tensor]:
 
 
 def adapted(wrapper: Callable[[MamlTask], nn.Module]) -> MamlMethod:
-    """Return the method that is learn2learn's loop around a wrapper.
+    """Return a method that runs learn2learn's loop: clone, adapt, backward.
 
     Args:
-        wrapper: makes what has ``clone()``, whose clones have ``adapt(loss)``.
+        wrapper: wraps the network of a task in a module with ``clone()``, whose clones
+            have ``adapt(loss)``.
     """
 
     def step(task: MamlTask) -> list[Tensor]:
@@ -180,7 +183,7 @@ def _evolution(candidates: int) -> MamlMethod:
 
 
 def _batch(config: MamlConfig, each: int, device: torch.device) -> Batch:
-    """Return random images of each class, side by side."""
+    """Return random images, ordered by class."""
     side = config.image_size
     classes = torch.arange(config.ways).repeat_interleave(each)
     images = torch.randn(len(classes), 3, side, side)
@@ -188,7 +191,7 @@ def _batch(config: MamlConfig, each: int, device: torch.device) -> Batch:
 
 
 METHODS: dict[str, MamlMethod] = {
-    "plain": plain,
+    PLAIN_STEP: training_step_on_queries,
     "second order (higher)": second_order,
     "learn2learn, second order": _learn2learn(first_order=False),
     "learn2learn, first order": _learn2learn(first_order=True),

@@ -1,16 +1,18 @@
-"""How time and memory are measured: interleaved rounds, and a process for each peak.
+"""Measurement of time and memory.
 
-Rounds are interleaved so that a machine which slows down slows all methods down. A
-method that does not run is a record with an error, not a gap.
+Each round calls every method once, so that a machine that slows down slows down all
+methods alike. Each peak of memory is measured in a process of its own. A method that
+fails gets a record that holds its error.
 """
 
 import gc
 import importlib.metadata
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
+from l2l_evograd.experiments.folder import versions, write_json
 from l2l_evograd.oracle.peak_memory import PeakMemory
-from l2l_evograd.runs.folder import versions, write_json
 
 _PEERS = ("higher", "torchopt", "betty-ml", "torchvision")
 _WIDTH = 100
@@ -36,23 +38,23 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Record:
+class CostRecord:
     """What one method costs on one problem.
 
     Attributes:
-        problem: its name.
-        method: its name.
-        seconds: median of the rounds; None if the method does not run.
-        fastest: of the rounds.
-        slowest: of the rounds.
-        times_plain: ``seconds`` over those of the plain step.
-        peak_bytes: the most memory in use at once, less what was in use before the
-            method's first call; None if it was not found.
-        error: why there are no figures, in one line.
-        passes: what it computes, in forward passes: three times its multiplications
-            in convolutions and matrix products by those of the plain step, which is
-            one forward and one backward pass. No machine slows it down. None if they
-            were not counted.
+        problem: name of the problem.
+        method: name of the method.
+        seconds: seconds of a call, median of the rounds; None if the method fails.
+        fastest: seconds of the fastest round.
+        slowest: seconds of the slowest round.
+        times_plain: ``seconds`` divided by the seconds of the plain step.
+        peak_bytes: the most memory in use at once, minus the memory in use before the
+            method's first call; None if the measurement failed.
+        error: reason for missing figures, in one line.
+        passes: arithmetic of a call as a number of forward passes: three times the
+            method's multiplications in convolutions and matrix products, divided by
+            those of the plain step (one forward and one backward pass). It does not
+            depend on the speed of the machine. None if it was not counted.
     """
 
     problem: str
@@ -67,26 +69,40 @@ class Record:
 
 
 class WarmedUp(NamedTuple):
-    """The outcome of first calls.
+    """The outcome of the first call of each method.
 
     Attributes:
-        running: the calls that went well.
-        errors: of the others.
+        running: calls that succeeded, by the method's name.
+        errors: errors of the calls that failed, each in one line.
     """
 
     running: dict[str, Call]
     errors: dict[str, str]
 
 
+@contextmanager
+def imports_frozen() -> Iterator[None]:
+    """Keep everything that exists now out of garbage collections in the body.
+
+    Measurements collect garbage often. Each collection would otherwise search all
+    imported modules.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def warmed_up(calls: Mapping[str, Call]) -> WarmedUp:
-    """Make the first call of each method, in which it may fail."""
+    """Call each method once, and record the errors of those that fail."""
     running: dict[str, Call] = {}
     errors: dict[str, str] = {}
     for name, call in calls.items():
-        gc.collect()  # graphs in reference cycles, which some libraries leave behind
+        gc.collect()  # frees graphs that some libraries leave in reference cycles
         try:
             call()
-        except Exception as error:  # whatever a peer raises is a finding about it
+        except Exception as error:  # the record says what a library raises
             errors[name] = one_line(error)
         else:
             running[name] = call
@@ -94,7 +110,7 @@ def warmed_up(calls: Mapping[str, Call]) -> WarmedUp:
 
 
 def one_line(error: Exception) -> str:
-    """Return the first line of an error with its type, cut to a table's width."""
+    """Return an error's type and first line, cut to the width of a table."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
@@ -103,7 +119,10 @@ def one_line(error: Exception) -> str:
 def timed(
     calls: Mapping[str, Call], rounds: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Return the seconds of each call in each round, one method after the other."""
+    """Return the seconds of each method in each round.
+
+    A round calls all methods, one after the other.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -117,9 +136,9 @@ def timed(
 
 
 def peak_of(call: Call, device: torch.device, calls: int = 2) -> int:
-    """Return the most bytes that calls take beyond what is in use before them.
+    """Return the peak memory of several calls, minus the memory in use before them.
 
-    Two calls, for optimizers make their states in the first.
+    The default is two calls, because optimizers allocate their states in the first.
     """
     with PeakMemory(device) as peak:
         for _ in range(calls):
@@ -128,10 +147,10 @@ def peak_of(call: Call, device: torch.device, calls: int = 2) -> int:
 
 
 def operations_of(call: Call) -> int:
-    """Return the floating-point operations of a call.
+    """Return the number of floating-point operations of a call.
 
-    The counter may keep graphs of higher order alive, so this is for a process that
-    measures nothing afterwards.
+    The counter may keep graphs of second derivatives alive. Measure memory before this
+    call or in another process.
     """
     counter = FlopCounterMode(display=False)
     with counter:
@@ -145,47 +164,47 @@ def in_fresh_process(
     """Call a function of a module in a process of its own.
 
     Returns:
-        What it returned and None; or None and why: the process may end early, as when
-        it asks for more memory than there is.
+        The function's result and None; or None and the reason, if the process ended
+        early, for example because the machine ran out of memory.
     """
-    # A server that has imported everything and computed nothing is forked each time,
-    # which takes no time and keeps libraries out of the peak.
+    # Each call forks a server that has imported all modules and computed nothing. The
+    # fork is fast, and the memory of the libraries does not count towards the peak.
     context = get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(function, *args).result(), None
         except BrokenProcessPool:
-            return None, "the process that its memory was measured in ended early"
+            return None, "the process that measured its memory ended early"
 
 
 def record_of(
     problem: str,
     method: str,
     seconds: Sequence[float],
-    plain: Sequence[float],
+    plain_step_seconds: Sequence[float],
     peak_bytes: int | None,
     error: str | None,
     passes: float | None,
-) -> Record:
-    """Summarise the rounds of a method that runs.
+) -> CostRecord:
+    """Return the record of a method that runs.
 
     Args:
-        problem: its name.
-        method: its name.
-        seconds: of the rounds.
-        plain: of the rounds of the plain step.
-        peak_bytes: as found, or None.
-        error: why there is no peak, or None.
-        passes: as in :class:`Record`.
+        problem: name of the problem.
+        method: name of the method.
+        seconds: seconds of each round.
+        plain_step_seconds: seconds of each round of the plain step.
+        peak_bytes: as in :class:`CostRecord`.
+        error: reason for a missing peak, or None.
+        passes: as in :class:`CostRecord`.
     """
-    return Record(
+    return CostRecord(
         problem,
         method,
         median(seconds),
         min(seconds),
         max(seconds),
-        median(seconds) / median(plain),
+        median(seconds) / median(plain_step_seconds),
         peak_bytes,
         error,
         passes,
@@ -193,7 +212,7 @@ def record_of(
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
-    """Return what the figures may depend on."""
+    """Return versions, system, device and threads, which figures may depend on."""
     return {
         **versions(),
         **{name: importlib.metadata.version(name) for name in _PEERS},
@@ -209,9 +228,9 @@ def write_records(
     """Write records as JSON with their configuration and environment.
 
     Args:
-        path: of the file, in a folder that may have to be made.
-        config: a dataclass with ``threads``.
-        device: that was measured on.
+        path: path of the file; its folder is made if it does not exist.
+        config: a dataclass with an attribute ``threads``.
+        device: device of the measurement.
         records: dataclasses, one for each problem and method.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,12 +243,12 @@ def write_records(
 
 
 def wide_console(width: int) -> Console:
-    """Return the terminal's console, at least as wide: figures would be cut short."""
+    """Return a console of at least this width, so that no figure is cut off."""
     console = Console()
     return console if console.width >= width else Console(width=width)
 
 
-def print_records(records: Sequence[Record]) -> None:
+def print_records(records: Sequence[CostRecord]) -> None:
     """Print a table for each problem."""
     console = wide_console(_WIDTH)
     for problem in dict.fromkeys(record.problem for record in records):
@@ -243,13 +262,13 @@ def print_records(records: Sequence[Record]) -> None:
         console.print(table)
         for record in group:
             if record.error is not None:
-                outcome = "does not run" if record.seconds is None else "no peak"
+                outcome = "fails" if record.seconds is None else "has no peak"
                 console.print(
                     f"{record.method} {outcome}: {record.error}", markup=False
                 )
 
 
-def _cells(record: Record) -> list[str]:
+def _cells(record: CostRecord) -> list[str]:
     if record.seconds is None:
         return ["-"] * len(_HEADINGS)
     seconds = (record.seconds, record.fastest, record.slowest)
@@ -263,7 +282,7 @@ def _cells(record: Record) -> list[str]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for an accelerator, so that what it does is timed."""
+    """Wait until an accelerator has finished, so that its work is timed."""
     if device.type != "cpu":
         torch.get_device_module(device).synchronize(device)
 
@@ -272,7 +291,8 @@ def _device_name(device: torch.device) -> str:
     if device.type != "cpu":
         return str(torch.get_device_module(device).get_device_name(device))
     information = Path("/proc/cpuinfo")
-    if information.exists():  # platform.processor() is empty on most Linux systems
+    # On most Linux systems platform.processor() returns an empty text.
+    if information.exists():
         for line in information.read_text(encoding="utf-8").splitlines():
             name, _, value = line.partition(":")
             if name.strip() == "model name":

@@ -1,7 +1,8 @@
-"""Ways to make one iteration of a bilevel problem: ours, and those written out.
+"""One iteration of a bilevel problem by this package, by ``higher`` and by hand.
 
 A method is a function of a :class:`~benchmarks.problems.Bilevel`. It makes one
-iteration and returns the hypergradient, one tensor for each of λ, in that order.
+iteration and returns the hypergradient: one tensor for each hyperparameter, in the
+order of the problem's hyperparameters.
 """
 
 import copy
@@ -16,20 +17,23 @@ from torch.func import functional_call
 from benchmarks.problems import Bilevel
 from l2l_evograd import EvoGrad, Exact, Guided, bilevel_step
 
-Method = Callable[[Bilevel], list[Tensor]]
+BilevelMethod = Callable[[Bilevel], list[Tensor]]
+
+# Name of the ordinary training step, which all costs are compared with.
+PLAIN_STEP = "plain"
 
 SIGMA, TEMPERATURE, CANDIDATES = 1e-3, 0.05, 2
 
 
-def plain(problem: Bilevel) -> list[Tensor]:
-    """Make one training step without any hypergradient."""
+def training_step(problem: Bilevel) -> list[Tensor]:
+    """Make one ordinary training step of θ. There is no hypergradient to return."""
     found = torch.autograd.grad(problem.inner(problem.model), problem.weights)
     step_base(problem, found)
     return []
 
 
 def step_base(problem: Bilevel, gradients: Sequence[Tensor]) -> None:
-    """Let θ take the step of its optimizer."""
+    """Make the step of θ along given gradients."""
     for weight, slope in zip(problem.weights, gradients, strict=True):
         weight.grad = slope
     problem.base.step()
@@ -40,27 +44,30 @@ def step_both(
     hypergradient: Sequence[Tensor],
     gradients: Sequence[Tensor] | None = None,
 ) -> list[Tensor]:
-    """Make the step of λ and then that of θ.
+    """Make the step of λ and then the step of θ.
 
     Args:
-        problem: what is solved.
-        hypergradient: of λ.
-        gradients: ∇ℓ at the old λ for the step of θ; None: they are computed at the
+        problem: the problem.
+        hypergradient: one tensor for each hyperparameter.
+        gradients: ∇ℓ at the old λ, for the step of θ; None: ∇ℓ is computed at the
             new λ.
+
+    Returns:
+        The hypergradient, detached.
     """
     found = [tensor.detach() for tensor in hypergradient]
     for tensor, own in zip(problem.hyperparameters, found, strict=True):
         tensor.grad = own
     problem.hyper.step()
     if gradients is None:
-        plain(problem)
+        training_step(problem)
     else:
         step_base(problem, gradients)
     return found
 
 
 def naive(problem: Bilevel) -> list[Tensor]:
-    """Make one iteration by Algorithm 1, line by line, candidates side by side."""
+    """Make one iteration by Algorithm 1, line by line; all candidates are kept."""
     gradients = None
     if problem.base_step == "before":
         inner = problem.inner(problem.model)
@@ -69,7 +76,7 @@ def naive(problem: Bilevel) -> list[Tensor]:
     names = [n for n, p in problem.model.named_parameters() if id(p) in chosen]
     candidates, losses = [], []
     for _ in range(CANDIDATES):
-        # λ inside the model stay the same tensors in every copy.
+        # Hyperparameters inside the model are shared by all copies.
         shared: dict[int, Any] = {id(t): t for t in problem.hyperparameters}
         net = copy.deepcopy(problem.model, shared)
         parameters = dict(net.named_parameters())
@@ -89,7 +96,12 @@ def naive(problem: Bilevel) -> list[Tensor]:
 
 
 class At(torch.nn.Module):
-    """A module at other weights."""
+    """A module that is called with other weights.
+
+    Args:
+        module: the module.
+        weights: the weights to call it with, by name.
+    """
 
     def __init__(self, module: torch.nn.Module, weights: dict[str, Any]) -> None:
         super().__init__()
@@ -97,7 +109,7 @@ class At(torch.nn.Module):
         self._merged = weights
 
     def forward(self, *args: Any) -> Tensor:
-        """Call the module at those weights."""
+        """Call the module with the other weights."""
         found: Tensor = functional_call(self.module, self._merged, args)
         return found
 
@@ -105,8 +117,8 @@ class At(torch.nn.Module):
 def second_order(problem: Bilevel) -> list[Tensor]:
     """Make one iteration with the exact hypergradient through ``higher``.
 
-    Where the step of θ is made at the old λ, it uses the virtual step's gradient, as
-    the released code of feature-wise transformation does.
+    If the step of θ is made at the old λ, it uses the gradient of the virtual step, as
+    the published code of feature-wise transformation does.
     """
     optimizer = torch.optim.SGD(problem.weights, lr=problem.lr)
     kept: list[Tensor] = []
@@ -131,14 +143,14 @@ def ours(
     update: str = "gradient",
     order: str | None = None,
     generator: torch.Generator | None = None,
-) -> Method:
-    """Return the method that is one ``bilevel_step``.
+) -> BilevelMethod:
+    """Return a method that calls ``bilevel_step`` once.
 
     Args:
-        estimator: of the hypergradient.
+        estimator: estimator of the hypergradient.
         update: as in ``bilevel_step``.
-        order: ``base_step``, where it is not the problem's own.
-        generator: of the perturbations; None: torch's global one.
+        order: ``base_step`` of ``bilevel_step``; None: that of the problem.
+        generator: generator of the perturbations; None: torch's global one.
     """
 
     def step(problem: Bilevel) -> list[Tensor]:
@@ -160,7 +172,7 @@ def ours(
 
 
 def gradient(loss: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
-    """Return ∂loss/∂targets, zeros where nothing is reached."""
+    """Return ∂loss/∂targets; zeros for tensors that the loss does not depend on."""
     found = torch.autograd.grad(loss, targets, allow_unused=True)
     return [
         torch.zeros_like(target) if one is None else one
@@ -168,8 +180,8 @@ def gradient(loss: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
-METHODS: dict[str, Method] = {
-    "plain": plain,
+METHODS: dict[str, BilevelMethod] = {
+    PLAIN_STEP: training_step,
     "naive Algorithm 1": naive,
     "second order (higher)": second_order,
     "Algorithm 1": ours(EvoGrad(), "evolution"),

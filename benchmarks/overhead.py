@@ -1,20 +1,20 @@
-"""What the package adds to the work itself: gradients of small networks, many times.
+"""Overhead of the package: time of the gradients of small networks.
 
     python -m benchmarks.overhead --json FILE --picture FILE
     python -m benchmarks.overhead --config smoke
 
-A task's gradient with respect to the initial weights, beside learn2learn, ``higher``
-and functional code; and a hypergradient with respect to sample weights, beside the
-same estimate written by hand. Before anything is timed, all methods must give the same
-gradient in double precision. A method that calls a network in training mode moves its
-running statistics or spares them, whatever it does elsewhere.
+Two gradients are timed. The gradient of a task with respect to the initial weights is
+compared with learn2learn, ``higher`` and functional code. A hypergradient with respect
+to sample weights is compared with the same estimate written by hand. A method is timed
+only if it gives the same gradient as the reference in double precision. The networks
+are in training mode. Whether running statistics of batch norms change depends on the
+method.
 """
 
 import argparse
 import dataclasses
-import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,26 +22,34 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import torch
+from rich.console import Console
 from torch import Tensor
 
-from benchmarks.measuring import timed, warmed_up, wide_console, write_records
+from benchmarks.measuring import (
+    imports_frozen,
+    timed,
+    warmed_up,
+    wide_console,
+    write_records,
+)
 from benchmarks.overhead_methods import (
     BY_HAND,
     LEARN2LEARN,
     Estimator,
-    Method,
+    GradientMethod,
     gradient_methods,
     hypergradient_methods,
 )
 from benchmarks.overhead_pictures import draw_overhead
-from benchmarks.overhead_records import Record, table
+from benchmarks.overhead_records import OverheadRecord, table
 from benchmarks.overhead_tasks import Network, make_task
 from l2l_evograd import EvoGrad, Guided
 
 _WIDTH = 110
 _CPU = torch.device("cpu")
 
-# What rounding leaves in double precision; a difference divides it by its step h.
+# Accepted rounding errors in double precision: of exact gradients, and of finite
+# differences, which divide the rounding error by the step h.
 EXACT, DIFFERENCE = 1e-9, 1e-6
 
 ESTIMATORS: dict[str, Estimator] = {
@@ -56,12 +64,13 @@ class Config:
     """What is measured, in single precision.
 
     Attributes:
-        networks: with their tasks.
-        steps: of the inner loop of a meta-gradient.
-        estimators: of a hypergradient, names in ``ESTIMATORS``.
-        rounds: of all methods one after the other.
-        seconds: that a method takes in a round at least, in as many calls as needed.
-        threads: of PyTorch.
+        networks: networks with their tasks.
+        steps: numbers of inner steps of a meta-gradient.
+        estimators: estimators of a hypergradient, names in ``ESTIMATORS``.
+        rounds: number of rounds; each of them times all methods one after the other.
+        seconds: minimum seconds of a method in a round; the method is called until
+            they have passed.
+        threads: number of PyTorch's threads.
     """
 
     networks: tuple[Network, ...] = (
@@ -93,16 +102,17 @@ class Case(NamedTuple):
     """One problem.
 
     Attributes:
-        name: of the problem.
-        network: of the task.
-        methods: ways to one and the same gradient.
-        reference: the method that the others are compared with.
-        tolerance: of their difference; None: they draw at random and are not compared.
+        name: name of the problem.
+        network: the network and its task.
+        methods: methods that compute the same gradient, by name.
+        reference: name of the method that the others are compared with.
+        tolerance: accepted difference of the gradients; None: the methods are random,
+            and their gradients are not compared.
     """
 
     name: str
     network: Network
-    methods: Mapping[str, Method]
+    methods: Mapping[str, GradientMethod]
     reference: str
     tolerance: float | None
 
@@ -128,28 +138,33 @@ def cases(config: Config) -> list[Case]:
 
 
 def measure(
-    config: Config, after: Callable[[list[Record]], None] = lambda records: None
-) -> list[Record]:
+    config: Config, after: Callable[[list[OverheadRecord]], None] = lambda records: None
+) -> list[OverheadRecord]:
     """Return a record for each problem and method.
 
     Args:
         config: what is measured.
-        after: called after every problem with the records so far.
+        after: function that is called after each problem with all records so far.
     """
     torch.set_num_threads(config.threads)
-    records: list[Record] = []
-    # Else each round would look for garbage in all that has been imported.
-    gc.freeze()
-    try:
+    records: list[OverheadRecord] = []
+    with imports_frozen():
         for case in cases(config):
-            records += _measure_one(config, case)
+            records += measure_case(config, case)
             after(records)
-    finally:
-        gc.unfreeze()
     return records
 
 
-def _measure_one(config: Config, case: Case) -> list[Record]:
+def measure_case(config: Config, case: Case) -> list[OverheadRecord]:
+    """Return a record for each method of one problem.
+
+    Args:
+        config: rounds and seconds of the measurement.
+        case: the problem.
+
+    Raises:
+        RuntimeError: if the reference fails.
+    """
     differences, errors = compared(case)
     calls, late = warmed_up(
         {
@@ -160,15 +175,17 @@ def _measure_one(config: Config, case: Case) -> list[Record]:
     )
     errors.update(late)
     if case.reference in errors:
-        why = errors[case.reference]
-        raise RuntimeError(f"{case.reference} fails in {case.name}: {why}")
+        raise RuntimeError(
+            f"expected the reference {case.reference!r} of {case.name} to run, but: "
+            f"{errors[case.reference]}"
+        )
     counts = {name: calls_in(call, config.seconds) for name, call in calls.items()}
     repeated = {name: partial(_repeat, calls[name], counts[name]) for name in calls}
     rounds = timed(repeated, config.rounds, _CPU)
     each = {name: [s / counts[name] for s in own] for name, own in rounds.items()}
     records = []
     for name in case.methods:
-        record = Record(
+        record = OverheadRecord(
             case.name,
             name,
             case.reference,
@@ -196,12 +213,12 @@ def compared(case: Case) -> tuple[dict[str, float], dict[str, str]]:
     """Call each method once in double precision.
 
     Returns:
-        How far each is from the reference, where they can be compared; and why a
-        method is not to be timed.
+        The difference of each method's gradient from the reference's, if they can be
+        compared; and the errors of methods that must not be timed, in one line each.
     """
     found: dict[str, Tensor] = {}
 
-    def keep(name: str, make: Method) -> None:
+    def keep(name: str, make: GradientMethod) -> None:
         gradients = make(make_task(case.network, torch.float64))()
         found[name] = torch.cat(
             [part.detach().flatten() for part in gradients if part is not None]
@@ -218,12 +235,12 @@ def compared(case: Case) -> tuple[dict[str, float], dict[str, str]]:
     }
     for name, difference in differences.items():
         if not difference <= case.tolerance:
-            errors[name] = f"gives another gradient, {difference:.0e} away"
+            errors[name] = f"gives another gradient, relative error {difference:.0e}"
     return differences, errors
 
 
 def calls_in(call: Callable[[], Any], seconds: float) -> int:
-    """Return how many calls it takes to fill the time, at least one."""
+    """Return the number of calls that fill the time, at least one."""
     started, count = time.perf_counter(), 0
     while count == 0 or time.perf_counter() - started < seconds:
         call()
@@ -236,13 +253,21 @@ def _repeat(call: Callable[[], Any], count: int) -> None:
         call()
 
 
+def print_records(console: Console, records: Sequence[OverheadRecord]) -> None:
+    """Print the table and the errors of one problem."""
+    console.print(table(records))
+    for record in records:
+        if record.error is not None:
+            console.print(f"{record.method}: {record.error}", markup=False)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print tables, write the records and the picture."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.overhead", description="Overhead on small networks."
     )
     parser.add_argument("--config", choices=sorted(CONFIGS), default="default")
-    parser.add_argument("--rounds", type=int, help="timed rounds of each method")
+    parser.add_argument("--rounds", type=int, help="number of timed rounds")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args(arguments)
@@ -251,17 +276,14 @@ def main(arguments: list[str] | None = None) -> None:
         config = dataclasses.replace(config, rounds=options.rounds)
     console, printed = wide_console(_WIDTH), 0
 
-    def keep(records: list[Record]) -> None:
+    def print_and_save(records: list[OverheadRecord]) -> None:
         nonlocal printed
         new, printed = records[printed:], len(records)
-        console.print(table(new))
-        for record in new:
-            if record.error is not None:
-                console.print(f"{record.method}: {record.error}", markup=False)
+        print_records(console, new)
         if options.json is not None:
             write_records(options.json, config, _CPU, records)
 
-    records = measure(config, keep)
+    records = measure(config, print_and_save)
     if options.picture is not None:
         options.picture.parent.mkdir(parents=True, exist_ok=True)
         draw_overhead(records, options.picture)

@@ -1,7 +1,8 @@
-"""Ways to take the gradients of a small task, ours and those written out.
+"""Several methods to compute gradients of a small task.
 
-A method is prepared for a :class:`~benchmarks.overhead_tasks.Task`, as a script
-prepares its wrappers, and is then called again and again; a call returns gradients.
+A method takes a :class:`~benchmarks.overhead_tasks.Task` and returns a function without
+arguments. Each call of that function computes the gradients anew and returns them. What
+a script does only once, such as wrapping the model, happens before the first call.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -9,13 +10,13 @@ from functools import partial
 from typing import Any
 
 import higher
-import learn2learn as l2l
 import torch
 from torch import Tensor
 from torch.optim import SGD
 
 from benchmarks.overhead_tasks import Task
 from l2l_evograd import EvoGrad, EvoGradMetaOptimizer, Guided, hypergradient
+from l2l_evograd.experiments.from_learn2learn import l2l
 
 Call = Callable[[], Sequence[Tensor | None]]
 Estimator = EvoGrad | Guided
@@ -24,13 +25,13 @@ Estimator = EvoGrad | Guided
 def gradient_by_wrapper(
     wrapper: Callable[..., Any], steps: int, first_order: bool, task: Task
 ) -> Call:
-    """Prepare learn2learn's loop: clone, adapt, backward.
+    """Return a function that runs learn2learn's loop: clone, adapt, backward.
 
     Args:
-        wrapper: ``MAML``, or what takes its place.
-        steps: of the inner loop.
-        first_order: whether to drop its curvature.
-        task: as made.
+        wrapper: ``MAML``, or a class with the same interface.
+        steps: number of inner steps.
+        first_order: whether to ignore second derivatives of the inner loss.
+        task: the task.
     """
     meta = wrapper(task.model, task.lr, first_order=first_order)
 
@@ -46,7 +47,10 @@ def gradient_by_wrapper(
 
 
 def gradient_by_higher(steps: int, first_order: bool, task: Task) -> Call:
-    """Prepare ``higher``; its first order is the gradient at the last weights."""
+    """Return a function that uses ``higher``.
+
+    With ``first_order`` it takes the gradient at the weights after the last step.
+    """
     optimizer = SGD(task.model.parameters(), lr=task.lr)
     initial = list(task.model.parameters())
 
@@ -66,7 +70,7 @@ def gradient_by_higher(steps: int, first_order: bool, task: Task) -> Call:
 
 
 def gradient_by_hand(steps: int, first_order: bool, task: Task) -> Call:
-    """Prepare what takes ``functional_call`` and ``grad``, and nothing else."""
+    """Return a function that uses only ``functional_call`` and ``grad``."""
     initial = dict(task.model.named_parameters())
 
     def call() -> Sequence[Tensor | None]:
@@ -85,10 +89,10 @@ def gradient_by_hand(steps: int, first_order: bool, task: Task) -> Call:
 
 
 def hypergradient_by_hand(estimator: Estimator, task: Task) -> Call:
-    """Prepare the estimate as written down for one problem, with one λ.
+    """Return a function that computes the estimate by hand, for a single λ.
 
-    The same passes as ours: the inner gradient, v, and at each perturbed θ the gradient
-    of the inner loss to λ alone.
+    It makes the same passes as this package: the inner gradient, v, and at each
+    perturbed θ the gradient of the inner loss with respect to λ only.
     """
     initial = dict(task.model.named_parameters())
     estimate = _guided if isinstance(estimator, Guided) else _evograd
@@ -146,7 +150,7 @@ def _stepped(
 
 
 def hypergradient_by_learner(estimator: Estimator, task: Task) -> Call:
-    """Prepare ours behind learn2learn's interface: clone, adapt, backward."""
+    """Return a function that uses ``EvoGradMetaOptimizer``: clone, adapt, backward."""
     meta = EvoGradMetaOptimizer(
         task.model, task.lr, hyperparameters=[task.weights], estimator=estimator
     )
@@ -163,7 +167,7 @@ def hypergradient_by_learner(estimator: Estimator, task: Task) -> Call:
 
 
 def hypergradient_of_dict(estimator: Estimator, task: Task) -> Call:
-    """Prepare our ``hypergradient()`` on a dict of weights and ``functional_call``."""
+    """Return a function that uses ``hypergradient()`` on a dict of weights."""
     params = dict(task.model.named_parameters())
 
     def call() -> Sequence[Tensor | None]:
@@ -181,7 +185,7 @@ def hypergradient_of_dict(estimator: Estimator, task: Task) -> Call:
 
 
 def hypergradient_of_module(estimator: Estimator, task: Task) -> Call:
-    """Prepare our ``hypergradient()`` on the module."""
+    """Return a function that uses ``hypergradient()`` on the module."""
 
     def call() -> Sequence[Tensor | None]:
         found = hypergradient(
@@ -197,15 +201,15 @@ def hypergradient_of_module(estimator: Estimator, task: Task) -> Call:
     return call
 
 
-Method = Callable[[Task], Call]
+GradientMethod = Callable[[Task], Call]
 
 LEARN2LEARN, HIGHER, BY_HAND = "learn2learn", "higher", "by hand"
 OURS, LEARNER = "l2l_evograd", "l2l_evograd, learner"
 OF_DICT, OF_MODULE = "hypergradient(), dict", "hypergradient(), module"
 
 
-def gradient_methods(steps: int, first_order: bool) -> dict[str, Method]:
-    """Return the ways to the gradient with respect to the initial weights."""
+def gradient_methods(steps: int, first_order: bool) -> dict[str, GradientMethod]:
+    """Return the methods for the gradient with respect to the initial weights."""
     maml, ours = l2l.algorithms.MAML, EvoGradMetaOptimizer
     return {
         LEARN2LEARN: partial(gradient_by_wrapper, maml, steps, first_order),
@@ -215,8 +219,8 @@ def gradient_methods(steps: int, first_order: bool) -> dict[str, Method]:
     }
 
 
-def hypergradient_methods(estimator: Estimator) -> dict[str, Method]:
-    """Return the ways to one estimate of the gradient with respect to λ."""
+def hypergradient_methods(estimator: Estimator) -> dict[str, GradientMethod]:
+    """Return the methods for one estimate of the gradient with respect to λ."""
     return {
         BY_HAND: partial(hypergradient_by_hand, estimator),
         LEARNER: partial(hypergradient_by_learner, estimator),

@@ -1,4 +1,4 @@
-"""Picture of what methods take on small networks, as multiples of a reference."""
+"""Picture of an overhead benchmark: time as a multiple of a reference method's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ from benchmarks.overhead_methods import (
     OF_MODULE,
     OURS,
 )
-from benchmarks.overhead_records import Record
-from l2l_evograd.runs import pictures
+from benchmarks.overhead_records import OverheadRecord
+from l2l_evograd.experiments import pictures
 
 _COLOURS = {
     LEARN2LEARN: pictures.GREEN,
@@ -27,17 +27,17 @@ _COLOURS = {
     OF_DICT: pictures.SKY,
     OF_MODULE: pictures.PURPLE,
 }
-_ROW = 0.36  # inches for each problem
+_ROW = 0.36  # height of a problem's row in inches
 
 
-def draw_overhead(records: Sequence[Record], path: Path) -> None:
-    """Draw ratios, a row for each problem and a plot for each reference.
+def draw_overhead(records: Sequence[OverheadRecord], path: Path) -> None:
+    """Draw a plot of ratios for each reference, with a row for each problem.
 
-    Whiskers reach from the least to the most of the rounds.
+    Whiskers reach from the smallest to the largest ratio of a round.
 
     Args:
-        records: of all problems.
-        path: of the PNG, written in one stroke.
+        records: records of all problems.
+        path: path of the PNG.
     """
     references = list(dict.fromkeys(record.reference for record in records))
     groups = [[r for r in records if r.reference == each] for each in references]
@@ -50,7 +50,7 @@ def draw_overhead(records: Sequence[Record], path: Path) -> None:
     pictures.save(figure, path)
 
 
-def _draw(axes: Axes, group: Sequence[Record]) -> None:
+def _draw(axes: Axes, group: Sequence[OverheadRecord]) -> None:
     problems = list(dict.fromkeys(record.problem for record in group))
     methods = list(dict.fromkeys(record.method for record in group))
     for place, method in enumerate(methods):

@@ -1,4 +1,4 @@
-"""What is recorded of a method on a small task, and the table of it."""
+"""Records of methods on small tasks, and their table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ _HEADINGS = ("ms", "fastest", "slowest", "ratio", "least", "most", "difference")
 
 
 @dataclass(frozen=True)
-class Record:
-    """What one method takes for one gradient.
+class OverheadRecord:
+    """Time that one method takes for one gradient.
 
     Attributes:
-        problem: network, and what is computed.
-        method: its name.
-        reference: the method that it is compared with.
-        seconds: of a call, median of the rounds; None if the method does not run or
-            gives another gradient.
-        fastest: of the rounds.
-        slowest: of the rounds.
-        ratio: of seconds to those of the reference in the same round, median.
-        ratio_least: of the rounds.
-        ratio_most: of the rounds.
-        difference: from the reference's gradient, the largest of an entry by the
-            largest entry, in double precision; None where both draw at random.
-        calls: in a round.
-        error: why there are no figures, in one line.
+        problem: name of the problem: the network and what is computed.
+        method: name of the method.
+        reference: name of the method that it is compared with.
+        seconds: seconds of a call, median of the rounds; None if the method fails or
+            returns a different gradient.
+        fastest: seconds of a call in the fastest round.
+        slowest: seconds of a call in the slowest round.
+        ratio: seconds divided by those of the reference in the same round, median.
+        ratio_least: smallest ratio of a round.
+        ratio_most: largest ratio of a round.
+        difference: largest difference to an entry of the reference's gradient, divided
+            by the largest entry, in double precision; None if the methods are random.
+        calls: number of calls in a round.
+        error: reason for missing figures, in one line.
     """
 
     problem: str
@@ -44,8 +44,8 @@ class Record:
     error: str | None = None
 
 
-def table(records: Sequence[Record]) -> Table:
-    """Return the table of one problem."""
+def table(records: Sequence[OverheadRecord]) -> Table:
+    """Return a table of the records of one problem."""
     first = records[0]
     found = Table(
         title=f"{first.problem} (ratio to {first.reference})", box=box.SIMPLE_HEAD

@@ -1,4 +1,4 @@
-"""Tasks of small networks, in which what a library adds around the work shows."""
+"""Tasks with small networks, for which the overhead of a library is large."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from learn2learn.vision.models import OmniglotCNN
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-_SIDE = 28  # which OmniglotCNN has written into it
+from l2l_evograd.experiments.from_learn2learn import l2l
+
+_SIDE = 28  # OmniglotCNN takes images of this side only
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,12 @@ class Network:
     """A network and its task.
 
     Attributes:
-        name: of both.
-        kind: "mlp", on points of a sine, or "omniglot", learn2learn's OmniglotCNN on
-            random images, each of a class of its own.
+        name: name for tables.
+        kind: "mlp": a perceptron on points of a sine; "omniglot": learn2learn's
+            OmniglotCNN on random images, each in a class of its own.
         hidden: units or channels of a layer.
-        samples: of the inner loss, and as many of the outer one.
-        lr: of the inner steps.
+        samples: number of samples of the inner loss, and of the outer loss.
+        lr: learning rate of the inner steps.
     """
 
     name: str
@@ -35,7 +36,7 @@ class Network:
 
 
 class Batch(NamedTuple):
-    """Inputs and what should come out."""
+    """Inputs and targets."""
 
     inputs: Tensor
     targets: Tensor
@@ -47,11 +48,11 @@ class Task:
 
     Attributes:
         model: the network.
-        criterion: of its outputs and the targets, with ``reduction`` as in torch.
+        criterion: loss of outputs and targets, with ``reduction`` as in torch.
         support: data of the inner loss.
         query: data of the outer loss.
-        weights: λ where there are any: a weight for each sample of the inner loss.
-        lr: of the inner steps.
+        weights: λ, one weight for each sample of the inner loss.
+        lr: learning rate of the inner steps.
     """
 
     model: nn.Module
@@ -76,12 +77,12 @@ class Task:
         return self.criterion(model(self.query.inputs), self.query.targets)
 
     def at(self, params: Mapping[str, Tensor]) -> Callable[[Tensor], Any]:
-        """Return the model at other parameters."""
+        """Return the model as a function that uses other parameters."""
         return partial(functional_call, self.model, dict(params))
 
 
 def make_task(network: Network, dtype: torch.dtype) -> Task:
-    """Return the task, drawn from a seed of its own, the same in all precisions."""
+    """Return the task; it is always the same, up to rounding to ``dtype``."""
     torch.manual_seed(0)
     samples, width = network.samples, network.hidden
     weights = 0.5 + torch.rand(samples)
@@ -93,7 +94,7 @@ def make_task(network: Network, dtype: torch.dtype) -> Task:
         support, query = (Batch(x, 2 * torch.sin(x + 1)) for x in points)
         criterion: Callable[..., Tensor] = F.mse_loss
     else:
-        model = OmniglotCNN(samples, width)
+        model = l2l.vision.models.OmniglotCNN(samples, width)
         images = torch.randn(2, samples, 1, _SIDE, _SIDE).to(dtype)
         support, query = (Batch(x, torch.arange(samples)) for x in images)
         criterion = F.cross_entropy

@@ -1,7 +1,7 @@
-"""Bilevel problems that all methods are measured on, the same work for each.
+"""Bilevel problems of the benchmarks.
 
-One iteration of any method: the hypergradient of L(θ − η ∇ℓ(θ, λ)) with respect to λ,
-a step of λ's optimizer, a step of θ's optimizer.
+One iteration of any method consists of the hypergradient of L(θ − η ∇ℓ(θ, λ)) with
+respect to λ, a step of λ's optimizer, and a step of θ's optimizer.
 """
 
 from collections.abc import Callable
@@ -12,30 +12,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, Optimizer
 
-from l2l_evograd.fewshot.backbones import make_backbone
-from l2l_evograd.fewshot.episodes import Episode
-from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss, make_head
+from l2l_evograd.experiments.crossdomain.data.episodes import Episode
+from l2l_evograd.experiments.crossdomain.networks.backbones import make_backbone
+from l2l_evograd.experiments.crossdomain.networks.heads import (
+    FewShotModel,
+    few_shot_loss,
+    make_head,
+)
+from l2l_evograd.experiments.noisy_labels.networks import make_network
+from l2l_evograd.experiments.noisy_labels.weighting import MetaWeightNet, weighted_loss
 from l2l_evograd.layers import feature_transforms, feature_transforms_switched
-from l2l_evograd.noisy_labels.networks import make_network
-from l2l_evograd.noisy_labels.weighting import MetaWeightNet, weighted_loss
 
 Loss = Callable[[nn.Module], Tensor]
 
 
 @dataclass
 class Bilevel:
-    """A problem at its start.
+    """A bilevel problem.
 
     Attributes:
-        model: θ is what of its parameters requires grad and is not among λ.
-        inner: ℓ, called with a module that stands for the model.
-        outer: L, likewise.
-        hyperparameters: λ, leaves, inside the model or outside it.
+        model: the model. θ are its parameters that require grad and are not in λ.
+        inner: ℓ; its argument is a module that acts as the model.
+        outer: L; its argument is a module that acts as the model.
+        hyperparameters: λ, leaf tensors inside or outside the model.
         base: optimizer of θ.
         hyper: optimizer of λ.
-        lr: η of the virtual step.
-        base_step: ``"after"`` or ``"before"`` the step of λ, as in the paper's code.
-        outside: the module that λ are the parameters of, where that is not the model.
+        lr: η, learning rate of the virtual step.
+        base_step: whether the step of θ is ``"after"`` or ``"before"`` the step of λ.
+            The problems follow the paper's code.
+        outside: the module whose parameters are λ, if it is not the model.
+        weights: θ.
     """
 
     model: nn.Module
@@ -50,7 +56,7 @@ class Bilevel:
     weights: list[Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Tell θ from λ."""
+        """Collect θ."""
         chosen = {id(tensor) for tensor in self.hyperparameters}
         self.weights = [
             p
@@ -61,12 +67,12 @@ class Bilevel:
 
 @dataclass(frozen=True)
 class WeightNetConfig:
-    """Meta-Weight-Net on random images, the sizes of the paper's experiment.
+    """Meta-Weight-Net on random images, with the sizes of the paper's experiment.
 
     Attributes:
-        network: a name of :mod:`l2l_evograd.noisy_labels.networks`.
-        batch_size: of the training and of the meta batch.
-        image_size: side in pixels.
+        network: a name in :mod:`l2l_evograd.experiments.noisy_labels.networks`.
+        batch_size: images of the training batch, and of the meta batch.
+        image_size: side of the images in pixels.
     """
 
     network: str = "resnet32"
@@ -76,15 +82,16 @@ class WeightNetConfig:
 
 @dataclass(frozen=True)
 class TransformsConfig:
-    """Learned feature-wise transformation in a ResNet, episodes of random images.
+    """Learned feature-wise transformation in a ResNet, on episodes of random images.
 
     Attributes:
-        backbone: a name of :mod:`l2l_evograd.fewshot.backbones`.
-        head: a name of :mod:`l2l_evograd.fewshot.heads`.
+        backbone: a name in
+            :mod:`l2l_evograd.experiments.crossdomain.networks.backbones`.
+        head: a name in :mod:`l2l_evograd.experiments.crossdomain.networks.heads`.
         ways: classes of an episode.
         shots: support images of a class.
         queries: query images of a class.
-        image_size: side in pixels.
+        image_size: side of the images in pixels.
     """
 
     backbone: str = "resnet10"
@@ -98,7 +105,7 @@ class TransformsConfig:
 def weight_net_problem(
     config: WeightNetConfig, device: torch.device, layout: torch.memory_format
 ) -> Bilevel:
-    """Return the problem, drawn from a seed of its own."""
+    """Return the problem; the same configuration always gives the same problem."""
     torch.manual_seed(0)
     model = make_network(config.network, 10).to(device, memory_format=layout)
     net = MetaWeightNet().to(device)
@@ -125,7 +132,7 @@ def weight_net_problem(
 def transforms_problem(
     config: TransformsConfig, device: torch.device, layout: torch.memory_format
 ) -> Bilevel:
-    """Return the problem, drawn from a seed of its own."""
+    """Return the problem; the same configuration always gives the same problem."""
     torch.manual_seed(0)
     backbone = make_backbone(config.backbone, config.image_size, True)
     model = FewShotModel(backbone, make_head(config.head, backbone, config.ways))
@@ -151,9 +158,9 @@ def weight_net_losses(
     """Return ℓ and L of learning with a weight net.
 
     Args:
-        net: losses of samples -> their weights.
+        net: network that maps losses of samples to their weights.
         train: images and labels of ℓ.
-        meta: those of L.
+        meta: images and labels of L.
     """
 
     def inner(view: nn.Module) -> Tensor:
@@ -167,12 +174,12 @@ def weight_net_losses(
 
 
 def transforms_losses(seen: Episode, unseen: Episode, ways: int) -> tuple[Loss, Loss]:
-    """Return ℓ with the transformation on, and L with it off.
+    """Return ℓ with the transformation layers on, and L with the layers off.
 
     Args:
         seen: episode of ℓ.
         unseen: episode of L.
-        ways: classes of both.
+        ways: classes of each episode.
     """
 
     def inner(view: nn.Module) -> Tensor:
@@ -195,7 +202,7 @@ def weights_and_transforms(
 
 
 def _random_episode(config: TransformsConfig, device: torch.device) -> Episode:
-    """Return an episode whose classes are colours under noise."""
+    """Return an episode in which each class is a colour with noise."""
     side, parts = config.image_size, []
     colours = torch.randn(config.ways, 3)
     for each in (config.shots, config.queries):

@@ -1,9 +1,10 @@
-"""Iterations by TorchOpt: through an unrolled step, and by the implicit function.
+"""One iteration by TorchOpt: through an unrolled step, and by implicit differentiation.
 
-The implicit gradient needs an optimum. A step θ' = θ₀ − η ∇ℓ(θ₀, λ) is none of ℓ, but
-near one of ℓ(θ, λ) + ‖θ − θ₀‖²/2η, whose implicit gradient agrees with that of the
-step as η → 0. That objective is what stands in for the step here, and, with η times the
-number of steps, for the inner loop of MAML.
+Implicit differentiation needs an optimum. The step θ' = θ₀ − η ∇ℓ(θ₀, λ) is not an
+optimum of ℓ, but it is close to an optimum of ℓ(θ, λ) + ‖θ − θ₀‖²/2η. The implicit
+gradient of that objective tends to the gradient of the step as η → 0. The methods here
+use that objective in place of the step. For MAML they use it with η times the number of
+steps in place of the inner loop.
 """
 
 import warnings
@@ -18,10 +19,11 @@ from torchopt.diff.implicit import custom_root
 from torchopt.nn.stateless import reparametrize
 
 from benchmarks.maml_tasks import MamlMethod, MamlTask, apply_gradients, task_loss
-from benchmarks.methods import At, Method, gradient, step_both
+from benchmarks.methods import At, BilevelMethod, gradient, step_both
 from benchmarks.problems import Bilevel
 
-# Betty's default, for both; each more costs another Hessian-vector product.
+# Iterations of CG, the same number as Betty's default. Each iteration costs one
+# Hessian-vector product.
 SOLVER_ITERATIONS = 1
 
 Tensors = tuple[Tensor, ...]
@@ -34,9 +36,9 @@ def unrolled(problem: Bilevel) -> list[Tensor]:
     rule: Any = torchopt.sgd(problem.lr, moment_requires_grad=True)
     if problem.base_step == "before":
         rule = torchopt.combine.chain(_keeper(kept), rule)
-    # What MetaSGD is, with room for a transformation that keeps the gradients.
+    # The same as MetaSGD, with the transformation that stores the gradients.
     optimizer = torchopt.MetaOptimizer(_owners(problem), rule)
-    # TorchOpt sorts what it flattens.
+    # TorchOpt flattens parameters in an order of its own.
     order = torchopt.pytree.tree_leaves(optimizer.param_containers_groups)
     before = _state(problem.model)
     optimizer.step(problem.inner(problem.model))
@@ -70,7 +72,7 @@ def implicit(problem: Bilevel) -> list[Tensor]:
 
 def maml_unrolled(task: MamlTask) -> list[Tensor]:
     """Make one meta-step through unrolled ``MetaSGD`` steps."""
-    weights = task.weights  # which MetaSGD puts others in the places of
+    weights = task.weights  # taken first, because MetaSGD replaces the model's weights
     optimizer = torchopt.MetaSGD(task.model, lr=task.lr)
     before = _state(task.model)
     for _ in range(task.steps):
@@ -111,7 +113,13 @@ def maml_implicit(task: MamlTask) -> list[Tensor]:
 def _implicitly(
     objective: Objective, solution: Tensors, hyperparameters: Sequence[Tensor]
 ) -> Tensors:
-    """Return a minimiser of an objective as an implicit function of λ."""
+    """Return the minimiser of an objective as an implicit function of λ.
+
+    Args:
+        objective: function of the weights and of λ.
+        solution: the minimiser at the present λ.
+        hyperparameters: the present λ.
+    """
     solve = torchopt.linear_solve.solve_cg(maxiter=SOLVER_ITERATIONS, atol=0.0)
 
     def optimality(weights: Tensors, hyperparameters: Tensors) -> Tensors:
@@ -128,9 +136,9 @@ def _implicitly(
 
 
 def _solved_gradient(loss: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
-    """Return the gradient, in the course of which TorchOpt solves its system."""
+    """Return ∂loss/∂targets; the backward pass solves TorchOpt's linear system."""
     with warnings.catch_warnings():
-        # TorchOpt calls functorch by a name that PyTorch means to remove.
+        # TorchOpt uses a name of functorch that PyTorch has deprecated.
         warnings.simplefilter("ignore", FutureWarning)
         return gradient(loss, targets)
 
@@ -139,7 +147,7 @@ def _solved_gradient(loss: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
 def _placed(
     problem: Bilevel, weights: Tensors, hyperparameters: Tensors
 ) -> Iterator[None]:
-    """Put other tensors in the places of θ and of λ for a while."""
+    """Replace θ and λ by other tensors for the body."""
     tensors = [*problem.weights, *problem.hyperparameters]
     values = [*weights, *hyperparameters]
     new = {id(t): value for t, value in zip(tensors, values, strict=True)}
@@ -155,7 +163,7 @@ def _placed(
 
 
 def _buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Return copies of buffers: torch.func refuses to change those of the model."""
+    """Return copies of the buffers, because torch.func cannot change the model's."""
     return {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
@@ -165,12 +173,12 @@ def _distance(weights: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
 
 
 def _state(model: nn.Module) -> Any:
-    """Return what a model is to be given back: its tensors, and copies of buffers."""
+    """Return a model's tensors and copies of its buffers, to restore them later."""
     return torchopt.extract_state_dict(model, by="reference", detach_buffers=True)
 
 
 def _owners(problem: Bilevel) -> nn.ModuleList:
-    """Return the modules whose own parameters θ are, since MetaSGD takes modules."""
+    """Return the modules that hold θ, because a ``MetaOptimizer`` takes modules."""
     chosen = {id(weight) for weight in problem.weights}
     owners = nn.ModuleList()
     for module in problem.model.modules():
@@ -179,12 +187,12 @@ def _owners(problem: Bilevel) -> nn.ModuleList:
             owners.append(module)
     held = [id(parameter) for parameter in owners.parameters()]
     if set(held) != chosen:
-        raise ValueError("expected no module to hold both θ and λ")
+        raise ValueError("expected θ and λ in different modules, got both in one")
     return owners
 
 
 def _keeper(kept: list[Tensor]) -> Any:
-    """Return a gradient transformation that changes nothing and remembers."""
+    """Return a gradient transformation that stores the gradients in ``kept``."""
 
     def update(
         updates: Any, state: Any, *, params: Any = None, inplace: bool = True
@@ -197,7 +205,7 @@ def _keeper(kept: list[Tensor]) -> Any:
     return torchopt.base.GradientTransformation(lambda params: initial, update)
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, BilevelMethod] = {
     "TorchOpt, unrolled": unrolled,
     "TorchOpt, implicit": implicit,
 }

@@ -1,13 +1,13 @@
-"""Learned feature-wise transformation over several domains, in thirty lines.
+"""Learned feature-wise transformation over several domains.
 
-Shows:   a prototypical network whose encoder carries feature-wise transformation
-         layers. Their strengths are learned so that the network, after one step on an
-         episode of one domain with the layers on, does well on an episode of another
-         domain with the layers off. The line that changed against ordinary episodic
-         training is `optimizer.step()`, which has become bilevel_step().
-Prints:  loss on the second domain, how far the strengths moved, and the accuracy on a
-         domain that training never saw, before and after. Whether the layers beat a
-         network without them takes many seeds to say: `l2l-evograd crossdomain`.
+Shows:   a prototypical network whose encoder has feature-wise transformation layers.
+         Their strengths are learned: after one step on an episode of one domain with
+         the layers on, the network should do well on an episode of another domain with
+         the layers off. Compared with ordinary episodic training, one line changes:
+         bilevel_step() replaces `optimizer.step()`.
+Prints:  the loss on the second domain, how far the strengths moved, and the accuracy on
+         an unseen domain before and after training. It takes many seeds to tell whether
+         the layers are better than none: see `l2l-evograd crossdomain`.
 Time:    about thirty seconds on one core. Needs the extra `fewshot`.
 
     python examples/feature_transforms.py --steps 100
@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd import bilevel_step
-from l2l_evograd.fewshot import heads
-from l2l_evograd.fewshot.backbones import make_backbone
-from l2l_evograd.fewshot.domains import built_in_domains
-from l2l_evograd.fewshot.episodes import Episode, EpisodeSampler
+from l2l_evograd.experiments.crossdomain.data.domains import built_in_domains
+from l2l_evograd.experiments.crossdomain.data.episodes import Episode, EpisodeSampler
+from l2l_evograd.experiments.crossdomain.networks import heads
+from l2l_evograd.experiments.crossdomain.networks.backbones import make_backbone
 from l2l_evograd.layers import feature_transforms, feature_transforms_switched
 
 WAYS, SHOTS, QUERIES, SIZE = 5, 5, 5, 20
@@ -34,7 +34,7 @@ SEEN, UNSEEN = ("print", "outline", "inverse"), "texture"
 
 
 class Outcome(NamedTuple):
-    """Outer losses, accuracies on the unseen domain, mean distance that λ moved."""
+    """Outer losses, accuracy on the unseen domain, and the mean distance λ moved."""
 
     losses: list[float]
     before: float
@@ -43,7 +43,7 @@ class Outcome(NamedTuple):
 
 
 def loss_with_layers(episode: Episode, on: bool, model: nn.Module) -> Tensor:
-    """Return the few-shot loss with the layers on or off in this one model."""
+    """Return the few-shot loss with the layers of the model on or off."""
     with feature_transforms_switched(model, on=on):
         return heads.few_shot_loss(model, episode, WAYS)
 
@@ -59,7 +59,7 @@ def accuracy(model: nn.Module, sampler: EpisodeSampler, episodes: int) -> float:
 
 
 def main(steps: int = 100, episodes: int = 50) -> Outcome:
-    """Train, print and return what happened."""
+    """Train, print and return the figures."""
     torch.manual_seed(0)
     pick = random.Random(0)
     splits = {name: domain.splits for name, domain in built_in_domains(SIZE).items()}

@@ -1,12 +1,13 @@
-"""How good is an estimated hypergradient? Two problems, five estimators, two tables.
+"""Estimated hypergradients compared with exact ones, on two problems.
 
 1. Sample weights: 100 weights of a batch of glyphs, some with wrong labels, for a small
    convolutional network, as in Meta-Weight-Net.
-2. Feature-wise transformation: the 3,712 strengths in a ResNet-10, inner loss on one
-   domain with the layers on, outer loss on another with the layers off.
+2. Feature-wise transformation: the 3,712 strengths in a ResNet-10. The inner loss is on
+   one domain with the layers on, the outer loss on another with the layers off.
 
-Prints, for each method, cosine and norm ratio to the exact answer of `higher`, realised
-descent, seconds and peak memory. About four minutes on two cores.
+Prints a table for each problem. For each of five estimators it has the cosine and the
+norm ratio to the exact hypergradient of `higher`, the realised descent, seconds and
+peak memory. It takes about four minutes on two cores.
 
     python examples/how_good.py
 """
@@ -15,10 +16,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from l2l_evograd.fewshot.backbones import make_backbone
-from l2l_evograd.fewshot.domains import Dataset, built_in_domains
-from l2l_evograd.fewshot.episodes import EpisodeSampler
-from l2l_evograd.fewshot.heads import FewShotModel, few_shot_loss, make_head
+from l2l_evograd.experiments.crossdomain.data.domains import Dataset, built_in_domains
+from l2l_evograd.experiments.crossdomain.data.episodes import EpisodeSampler
+from l2l_evograd.experiments.crossdomain.networks import heads
+from l2l_evograd.experiments.crossdomain.networks.backbones import make_backbone
 from l2l_evograd.layers import feature_transforms, feature_transforms_switched
 from l2l_evograd.oracle import Comparison, compare
 
@@ -32,7 +33,7 @@ def batch(dataset: Dataset, size: int, seed: int) -> tuple[torch.Tensor, torch.T
 
 
 def sample_weights(size: int = 100, draws: int = 16) -> Comparison:
-    """Compare estimators of the gradient with respect to weights of samples."""
+    """Compare estimates of the gradient with respect to weights of samples."""
     torch.manual_seed(0)
     glyphs = built_in_domains()["print"].splits["base"]
     x, y = batch(glyphs, size, seed=1)
@@ -55,7 +56,7 @@ def sample_weights(size: int = 100, draws: int = 16) -> Comparison:
 
 
 def transformation(name: str = "resnet10", draws: int = 8) -> Comparison:
-    """Compare estimators of the gradient with respect to the layers' strengths."""
+    """Compare estimates of the gradient with respect to the layers' strengths."""
     torch.manual_seed(0)
     domains = built_in_domains()
     seen, unseen = (
@@ -63,20 +64,20 @@ def transformation(name: str = "resnet10", draws: int = 8) -> Comparison:
         for domain in ("print", "outline")
     )
     backbone = make_backbone(name, 32, feature_transforms=True)
-    model = FewShotModel(backbone, make_head("relationnet", backbone))
+    model = heads.FewShotModel(backbone, heads.make_head("relationnet", backbone))
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)
-    for _ in range(10):  # away from the random start, where all losses are alike
+    for _ in range(10):  # a few steps, because all losses are similar at the start
         optimizer.zero_grad()
-        few_shot_loss(model, seen, 5).backward()
+        heads.few_shot_loss(model, seen, 5).backward()
         optimizer.step()
 
     def outer(net: nn.Module) -> torch.Tensor:
         with feature_transforms_switched(net, on=False):
-            return few_shot_loss(net, unseen, 5)
+            return heads.few_shot_loss(net, unseen, 5)
 
     return compare(
         model,
-        lambda net: few_shot_loss(net, seen, 5),
+        lambda net: heads.few_shot_loss(net, seen, 5),
         outer,
         feature_transforms(model),
         lr=0.01,

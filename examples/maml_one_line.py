@@ -1,14 +1,14 @@
-"""A learn2learn MAML script in which one line is changed.
+"""A MAML script for learn2learn in which one line changes.
 
 Shows:   few-shot classification of the built-in glyphs, written for
-         l2l.algorithms.MAML. The one line that changes is the constructor's:
+         l2l.algorithms.MAML. Only the line that makes the wrapper changes:
 
              maml = l2l.algorithms.MAML(model, lr=FAST_LR)
              maml = EvoGradMetaOptimizer(model, lr=FAST_LR)
 
-         Both give the same figures from one seed, for without named hyperparameters
-         the meta-gradient is MAML's own. Double precision keeps rounding out of it.
-Prints:  accuracy in meta-training and, at the end, on meta-test classes, for both.
+         Without named hyperparameters the meta-gradient is that of MAML, so both give
+         the same figures for the same seed. Double precision avoids rounding errors.
+Prints:  accuracy in meta-training and on meta-test classes, for both wrappers.
 Time:    about thirty seconds on one core. Needs the extra `fewshot`.
 
     python examples/maml_one_line.py --steps 40
@@ -27,7 +27,7 @@ from learn2learn.data import transforms as t
 from torch import Tensor, nn
 
 from l2l_evograd import EvoGradMetaOptimizer
-from l2l_evograd.fewshot.domains import built_in_domains
+from l2l_evograd.experiments.crossdomain.data.domains import built_in_domains
 
 WAYS, SHOTS, META_BATCH_SIZE, ADAPTATION_STEPS = 5, 5, 2, 2
 FAST_LR, META_LR = 0.3, 0.01

@@ -1,7 +1,7 @@
-"""Weights for the samples of one's own data, learned from a few clean ones.
+"""Weights of samples with wrong labels, learned from a few clean samples.
 
-Shows:   NoisyLabelModule with tensors and a model of one's own, under Lightning.
-Prints:  accuracy without weights and with learned ones, and the weights learned.
+Shows:   NoisyLabelModule with your own tensors and your own model, under Lightning.
+Prints:  accuracy without weights and with learned weights, and the learned weights.
 Time:    about a minute on one core.
 
     python examples/noisy_labels.py
@@ -12,7 +12,11 @@ from pytorch_lightning import Trainer
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from l2l_evograd.noisy_labels import NoisyLabelModule, corrupt_labels, split_meta
+from l2l_evograd.experiments.noisy_labels import (
+    NoisyLabelModule,
+    corrupt_labels,
+    split_meta,
+)
 
 generator = torch.Generator().manual_seed(0)
 LABELS = torch.randint(4, (3000,), generator=generator)
@@ -23,7 +27,7 @@ NOISY, _ = corrupt_labels(LABELS[TRAIN], "flip", 0.4, 4, generator)
 
 
 def main(epochs: int = 30) -> dict[str, NoisyLabelModule]:
-    """Train on samples of which 40 % are mislabelled, and return the modules."""
+    """Train on samples of which 40 % have a wrong label, and return the modules."""
     modules = {}
     for method in ("baseline", "guided"):
         torch.manual_seed(0)

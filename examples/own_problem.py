@@ -1,9 +1,9 @@
-"""A bilevel problem of one's own: one regularisation strength for each feature.
+"""Your own bilevel problem: one regularisation strength for each feature.
 
 Shows:   hypergradient() on a dict of weights, without learn2learn. The problem is
-         ridge regression, where every estimator can be held against a closed form.
-Prints:  cosine to the truth of single estimates, cosine and norm ratio of their mean;
-         then the loss on test data with fixed and with learned strengths.
+         ridge regression, for which the exact hypergradient has a closed form.
+Prints:  cosine of single estimates to the exact hypergradient, cosine and norm ratio of
+         their mean; then the loss on test data with fixed and with learned strengths.
 Time:    about ten seconds on one core.
 
     python examples/own_problem.py --draws 200
@@ -58,7 +58,7 @@ def estimates(draws: int) -> dict[str, Row]:
         ("EvoGrad, K = 64", "gradient", EvoGrad(n_model_candidates=64)),
         ("Algorithm 1, K = 2", "evolution", EvoGrad()),
     ):
-        # Algorithm 1 has no learning rate but stands for a step of one.
+        # Algorithm 1 has no learning rate, but acts like a step with this one.
         lr = estimator.learning_rate if update == "evolution" else LR
         truth = closed_form(theta["theta"], strength, lr)
         estimate = partial(hypergradient, lr=lr, update=update, estimator=estimator)
@@ -73,7 +73,7 @@ def estimates(draws: int) -> dict[str, Row]:
 
 
 def learn(steps: int, hyper_lr: float) -> float:
-    """Train θ and λ together; return the loss on test data at the end."""
+    """Train θ and λ together, and return the final loss on test data."""
     weights = {"theta": torch.zeros(FEATURES, dtype=torch.float64)}
     strength = torch.full_like(weights["theta"], -3.0)
     for _ in range(steps):
@@ -84,7 +84,7 @@ def learn(steps: int, hyper_lr: float) -> float:
 
 
 def main(draws: int = 200, steps: int = 1000) -> tuple[dict[str, Row], float, float]:
-    """Print the figures and return them."""
+    """Compute the figures, print and return them."""
     table = estimates(draws)
     print(f"{'':20}{'cosine':>10}{'of mean':>10}{'norm ratio':>12}")
     for name, row in table.items():

@@ -1,4 +1,4 @@
-"""Checks of arguments and of losses: what is wrong, and what to write instead."""
+"""Checks of arguments and losses. Errors say what is wrong and what to do."""
 
 import cmath
 import math
@@ -8,40 +8,47 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
+class InputError(ValueError):
+    """The user's input cannot be used. The message says what to give instead.
+
+    The command line prints it in one line, without a traceback.
+    """
+
+
 def check_positive(value: object, name: str) -> float:
     """Return ``value`` as a float if it is a positive, finite number.
 
     Raises:
-        ValueError: if it is not.
+        InputError: if it is not.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)
         if math.isfinite(number) and number > 0:
             return number
-    raise ValueError(f"expected {name} to be positive and finite, got {value!r}")
+    raise InputError(f"expected {name} to be positive and finite, got {value!r}")
 
 
 def check_not_negative(value: object, name: str) -> float:
     """Return ``value`` as a float if it is a finite number of at least 0.
 
     Raises:
-        ValueError: if it is not.
+        InputError: if it is not.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         number = float(value)
         if math.isfinite(number) and number >= 0:
             return number
-    raise ValueError(f"expected {name} to be at least 0 and finite, got {value!r}")
+    raise InputError(f"expected {name} to be at least 0 and finite, got {value!r}")
 
 
 def check_count(value: object, name: str, least: int = 1) -> int:
     """Return ``value`` if it is a whole number of at least ``least``.
 
     Raises:
-        ValueError: if it is not.
+        InputError: if it is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(
+        raise InputError(
             f"expected {name} to be a whole number of at least {least}, got {value!r}"
         )
     return value
@@ -59,22 +66,22 @@ def check_seed(value: object, name: str = "seed") -> int:
 
 
 def check_choice(value: object, choices: Sequence[str], name: str) -> None:
-    """Refuse a name that is not among the choices.
+    """Raise an error if ``value`` is not one of ``choices``.
 
     Raises:
-        ValueError: with the names there are.
+        InputError: if it is not; names the choices.
     """
     if value not in choices:
         known = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"expected {name} to be one of {known}, got {value!r}")
+        raise InputError(f"expected {name} to be one of {known}, got {value!r}")
 
 
 def check_loss(loss: object, name: str = "the inner loss") -> Tensor:
-    """Return ``loss`` if it is a finite scalar tensor; say what is wrong otherwise.
+    """Return ``loss`` if it is a finite scalar tensor.
 
     Raises:
-        TypeError: if it is no tensor.
-        ValueError: if it is not a scalar, or not finite.
+        TypeError: if it is not a tensor.
+        InputError: if it is not a scalar, or not finite.
     """
     if not isinstance(loss, Tensor):
         raise TypeError(
@@ -82,13 +89,13 @@ def check_loss(loss: object, name: str = "the inner loss") -> Tensor:
             f"return the loss itself, not a number taken from it"
         )
     if loss.numel() != 1:
-        raise ValueError(
+        raise InputError(
             f"expected {name} to be a scalar, got a tensor of shape "
             f"{tuple(loss.shape)}; reduce it with .mean() or .sum()"
         )
     value = loss.item()
     if not cmath.isfinite(value):
-        raise ValueError(
+        raise InputError(
             f"expected {name} to be finite, got {value}; lower the learning rate or "
             f"check the data"
         )
@@ -99,12 +106,12 @@ def check_differentiable(loss: Tensor) -> Tensor:
     """Return ``loss`` if it is on an autograd graph.
 
     Raises:
-        ValueError: if it is not.
+        InputError: if it is not.
     """
     if not loss.requires_grad:
-        raise ValueError(
+        raise InputError(
             "the inner loss does not require grad: expected a loss computed with "
-            "gradients on; take torch.no_grad(), torch.inference_mode() and .detach() "
-            "away from around it"
+            "gradients enabled; remove torch.no_grad(), torch.inference_mode() and "
+            ".detach() around it"
         )
     return loss

@@ -1,80 +1,124 @@
-"""The entry point of the command ``l2l-evograd``: from errors to lines and exit codes.
+"""The entry point of the command ``l2l-evograd``.
 
-Exit codes: 0 done, 2 bad input, 130 interrupted. Bad input is one line on the standard
-error stream; anything that is not the user's mistake keeps its traceback.
+Exit codes: 0 for success, 2 for bad input, 130 for an interrupt. Bad input prints one
+line on the standard error stream; every other error shows its traceback.
 """
 
 import sys
 from collections.abc import Sequence
-from types import TracebackType
+from typing import Any
+
+import l2l_evograd
+from l2l_evograd.checks import InputError
 
 EXTRA = "l2l-evograd[fewshot]"
 
-# What the extra brings, by the names they are imported under.
-_EXTRA_MODULES = {
-    "learn2learn",
-    "matplotlib",
-    "numpy",
-    "PIL",
-    "pytorch_lightning",
-    "rich",
-    "scipy",
-    "torchmetrics",
-    "torchvision",
-    "typer",
-}
-
 BAD_INPUT = 2
 INTERRUPTED = 130
+
+# The function and the line of help of each command. The function is imported only when
+# the command runs.
+_IN = "l2l_evograd.experiments"
+COMMANDS = {
+    "crossdomain": (
+        f"{_IN}.crossdomain.command:command",
+        "Few-shot learning across domains: train on all but one, test on that one.",
+    ),
+    "illustrate": (
+        f"{_IN}.illustrate.command:illustrate",
+        "Draw the paper's one-dimensional illustration.",
+    ),
+    "noisy-labels": (
+        f"{_IN}.noisy_labels.command:command",
+        "Train on wrong labels, with sample weights learned by Meta-Weight-Net.",
+    ),
+    "prepare": (
+        f"{_IN}.crossdomain.prepare:prepare",
+        "Make file lists for crossdomain's --data from archives on this machine.",
+    ),
+    "report": (
+        f"{_IN}.crossdomain.report.command:report",
+        "Combine runs of crossdomain in one Markdown report with a picture.",
+    ),
+    "rotation": (
+        f"{_IN}.rotation.command:command",
+        "Learn a rotation angle: train on upright digits, validate on rotated digits.",
+    ),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: what to run instead of the process's own arguments.
+        arguments: the command-line arguments; None: those of this process.
 
     Returns:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        from l2l_evograd.commands import run
-
-        return run(given)
+        run(given)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing not in _EXTRA_MODULES:
+        if missing in ("", __package__):
             raise
         return _refuse(
             f"this command needs {missing}, which is not installed: "
             f"pip install '{EXTRA}'"
         )
-    except (ValueError, TypeError, FileNotFoundError, PermissionError) as error:
-        if not _raised_by_us(error.__traceback__):
-            raise
+    except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
         return INTERRUPTED
+    return 0 if given else BAD_INPUT
+
+
+def make_app(chosen: str = "") -> Any:
+    """Return the cyclopts application with all commands.
+
+    Args:
+        chosen: the command to import, so that its help can show its whole docstring.
+            The help shows one line for each of the other commands.
+    """
+    from cyclopts import App, Parameter
+
+    app = App(
+        name="l2l-evograd",
+        help="EvoGrad for learn2learn: experiments from the command line.",
+        help_flags=["--help"],
+        version=f"l2l-evograd {l2l_evograd.__version__}",
+        version_flags=["--version"],
+        default_parameter=Parameter(negative=(), allow_repeating=True),
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    for name, (function, help) in COMMANDS.items():
+        app.command(function, name=name, help=None if name == chosen else help)
+    return app
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run one command line.
+
+    Raises:
+        InputError: for commands or options that do not exist or cannot be parsed, and
+            for bad input that a command finds.
+    """
+    from cyclopts import CycloptsError
+
+    try:
+        make_app(next(iter(arguments), ""))(arguments)
+    except CycloptsError as error:
+        raise InputError(str(error)) from error
 
 
 def _refuse(text: str) -> int:
     print(f"error: {' '.join(text.split())}", file=sys.stderr)
     return BAD_INPUT
-
-
-def _raised_by_us(trace: TracebackType | None) -> bool:
-    """Say whether the error was raised in this package, as its own checks do.
-
-    An error from inside a library is a defect, of theirs or ours, and needs its
-    traceback.
-    """
-    name = ""
-    while trace is not None:
-        name = trace.tb_frame.f_globals.get("__name__", "")
-        trace = trace.tb_next
-    return name.partition(".")[0] == "l2l_evograd"
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Processes that share out data or candidates, and what crosses between them.
+"""Processes that split data or candidates, and the messages between them.
 
 Data: the losses of a problem are means over the processes, ℓ = Σ_p ℓ_p / N and
 L = Σ_p L_p / N. Derivatives with respect to θ and the losses of candidates are averaged
-where something follows from them; ∂/∂λ is linear in both and is averaged once, at the
-end.
+wherever later results depend on them. ∂/∂λ is linear in both and is averaged once, at
+the end.
 
 Candidates: all processes hold the same data, and process p evaluates the candidates k
 with k mod N = p. The losses of candidates, and sums over candidates, are summed over
 the processes.
 
-Either way every process then takes the same step.
+In both cases every process then takes the same step.
 """
 
 from collections import defaultdict
@@ -19,30 +19,31 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, distributed
 
-if TYPE_CHECKING:  # not every build of torch has it
+if TYPE_CHECKING:  # some builds of torch lack it
     from torch.distributed import ProcessGroup
 
 
 class Processes:
-    """The members of a process group, at least this one.
+    """The members of a process group, or this process alone.
 
     Args:
-        group: of ``torch.distributed``; None: this process on its own.
+        group: a group of ``torch.distributed``. None: this process alone.
 
     Attributes:
         group: as given.
-        count: how many there are.
-        rank: this one's number, from 0.
+        count: the number of processes.
+        rank: the number of this process, from 0.
 
     Raises:
-        TypeError: for something else.
+        TypeError: if ``group`` is anything else.
     """
 
     def __init__(self, group: "ProcessGroup | None" = None) -> None:
         if group is not None and not _is_group(group):
             raise TypeError(
                 f"expected process_group to be a torch.distributed.ProcessGroup, got "
-                f"{type(group).__name__}; use torch.distributed.group.WORLD for all"
+                f"{type(group).__name__}; use torch.distributed.group.WORLD for all "
+                f"processes"
             )
         self.group = group
         self.count = 1 if group is None else group.size()
@@ -68,7 +69,7 @@ class Processes:
         return sums
 
     def mean(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Return the means over all processes, None where there is None.
+        """Return the means over all processes; None stays None.
 
         Cost: as :meth:`sums`.
         """
@@ -81,19 +82,19 @@ class Processes:
         ]
 
     def means(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return the means over all processes, of tensors all of which are there."""
+        """Return the means over all processes, of tensors without None."""
         return [tensor for tensor in self.mean(tensors) if tensor is not None]
 
     def share(self, count: int) -> range:
-        """Return which of ``count`` candidates are this process's; maybe none."""
+        """Return which of ``count`` candidates this process evaluates; may be empty."""
         return range(self.rank, count, self.count)
 
     def gathered(self, values: Sequence[Tensor], count: int) -> Tensor:
         """Return one number for each of ``count`` candidates, shape (count,).
 
         Args:
-            values: those of this process's :meth:`share`, scalars. A process without a
-                share hands in any one, of the dtype and device that the others have.
+            values: the values of this process's :meth:`share`, scalars. A process
+                without candidates passes any one value of the right dtype and device.
             count: K.
 
         Cost: one message of ``count`` numbers.
@@ -107,13 +108,13 @@ class Processes:
         return message
 
     def check_apart(self, population: "Processes") -> None:
-        """Refuse processes that share out candidates and data among the same ones.
+        """Raise an error if the same processes would split both data and candidates.
 
         Args:
-            population: those that share out candidates; these share out data.
+            population: the processes that split candidates; ``self`` splits data.
 
         Raises:
-            ValueError: if the two have more than this process in common.
+            ValueError: if the two groups have more than this process in common.
         """
         if self.group is None or population.group is None:
             return
@@ -124,15 +125,15 @@ class Processes:
         both = sorted(ranks[0] & ranks[1])
         if len(both) > 1:
             raise ValueError(
-                f"expected EvoGrad's process_group and that of the step to have this "
-                f"process alone in common, got processes {both} in both: the first "
-                f"shares out candidates among processes with the same data, the second "
-                f"shares out the data; make a group for each with "
+                f"expected EvoGrad's process_group and that of the step to have only "
+                f"this process in common, got processes {both} in both: the first "
+                f"splits candidates among processes with the same data, the second "
+                f"splits the data; make a group for each with "
                 f"torch.distributed.new_group, or leave one out"
             )
 
     def follow_first(self, tensors: Sequence[Tensor]) -> None:
-        """Give ``tensors`` the values that they have in the first process."""
+        """Copy the first process's values of ``tensors`` to all processes."""
         if self.group is None:
             return
         first = distributed.get_global_rank(self.group, 0)
@@ -142,7 +143,7 @@ class Processes:
     def common(self, seed: int, device: torch.device) -> int:
         """Return the first process's seed."""
         if self.group is None:
-            return seed  # a tensor on an accelerator would have to be waited for
+            return seed  # without a tensor, which would cost a synchronisation
         message = torch.tensor(seed, dtype=torch.int64, device=device)
         self.follow_first([message])
         return int(message)

@@ -1,4 +1,4 @@
-"""Which tensors are λ: how users name them, and what an inner loss reaches.
+"""Which tensors are λ: how users name them, and which of them a loss uses.
 
 Hyperparameters are named as tensors, as modules, or by the names that parameters have
 in the model. They are never perturbed and never adapted.
@@ -15,7 +15,7 @@ Hyperparameters = Tensor | nn.Module | str | Iterable["Tensor | nn.Module | str"
 def find_hyperparameters(
     named: Hyperparameters | None, model: nn.Module | None = None
 ) -> list[Tensor]:
-    """Return the tensors that are meant, each once.
+    """Return the hyperparameters as tensors, each once.
 
     Args:
         named: a tensor, a module (all its parameters), a name of a parameter or
@@ -23,7 +23,7 @@ def find_hyperparameters(
         model: where names are looked up.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for any other type.
         ValueError: for an unknown name, an empty choice, or a tensor that does not
             require grad.
     """
@@ -108,10 +108,10 @@ def adapted_names(model: nn.Module, hyperparameters: Sequence[Tensor]) -> list[s
 def check_reached(
     reached: Sequence[bool], hyperparameters: Sequence[Tensor], names: Sequence[str]
 ) -> None:
-    """Refuse hyperparameters that the inner loss does not depend on.
+    """Raise an error for hyperparameters that the inner loss does not depend on.
 
     Raises:
-        ValueError: naming those not reached.
+        ValueError: if there are any; names them.
     """
     missing = [
         f"{name} {tuple(tensor.shape)}"
@@ -123,8 +123,8 @@ def check_reached(
         raise ValueError(
             f"the inner loss does not depend on {len(missing)} of the "
             f"{len(reached)} hyperparameters: {shown}. Their hypergradient would be "
-            f"0. Check that what uses them is switched on in the inner loss, or pass "
-            f"allow_unused=True"
+            f"0. Check that the code that uses them is switched on in the inner loss, "
+            f"or pass allow_unused=True"
         )
 
 
@@ -138,12 +138,12 @@ def name_of(tensor: Tensor, model: nn.Module | None, position: int) -> str:
 
 
 class References:
-    """Tensors that stay the same objects when their holder is deep-copied alone."""
+    """Tensors that a deep copy of their holder shares, unless copied before it."""
 
     def __init__(self, tensors: list[Tensor]) -> None:
         self.tensors = tensors
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "References":
-        # Those inside the model have been copied by now, since a module keeps its
-        # submodules before its other attributes; the rest belong to somebody else.
+        # Tensors inside the model have been copied before, because a module's
+        # submodules come before its other attributes. Other tensors are shared.
         return References([memo.get(id(t), t) for t in self.tensors])

@@ -1,7 +1,7 @@
-"""Feature-wise transformation: noise on normalised features whose strength is learned.
+"""Feature-wise transformation: noise of learned strength on normalised features.
 
-The layers sit behind the norms of an encoder's blocks and imitate, during training, the
-shift in feature statistics that another domain would bring.
+The layers come after the norms of an encoder's blocks. During training they imitate the
+shift in feature statistics that another domain would cause.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 # softplus(x) = log(1 + exp(100 x)) / 100: close to max(x, 0), as in the released code.
 _SOFTPLUS_BETA = 100.0
 
-# Encoders are recognised by where their blocks are defined, without importing it.
+# Encoders are recognised by the modules that define their blocks, without an import.
 _TORCHVISION = ("torchvision.models.resnet",)
 _LEARN2LEARN = tuple(
     f"learn2learn.vision.models.{name}" for name in ("cnn4", "resnet12", "wrn28")
@@ -40,7 +40,7 @@ class FeatureWiseTransform2d(nn.Module):
 
     Attributes:
         theta_gamma, theta_beta: parameters of shape (1, C, 1, 1).
-        enabled: whether the transformation is on in training mode; each layer's own.
+        enabled: whether this layer transforms its input in training mode.
 
     Raises:
         ValueError: for an input with another number of channels.
@@ -90,7 +90,7 @@ def add_feature_transforms(
 ) -> nn.Module:
     """Put feature-wise transformation layers into an encoder, in place.
 
-    torchvision ResNets get one after ``bn2`` and one after the shortcut's norm of
+    torchvision ResNets get one layer after ``bn2`` and one after the shortcut's norm of
     every block; learn2learn's CNN4, ResNet12 and WRN28 one after every norm. A norm
     becomes ``nn.Sequential(norm, FeatureWiseTransform2d)`` under its own name.
 
@@ -115,7 +115,7 @@ def add_feature_transforms(
         raise ValueError(
             f"found no place for a feature-wise transformation in "
             f"{type(model).__name__}: expected blocks of a torchvision ResNet or of "
-            f"learn2learn's CNN4, ResNet12 or WRN28; put FeatureWiseTransform2d behind "
+            f"learn2learn's CNN4, ResNet12 or WRN28; put FeatureWiseTransform2d after "
             f"the norms of other encoders yourself"
         )
     for parent, name, norm in places:
@@ -133,7 +133,7 @@ def add_feature_transforms(
 def feature_transforms(model: nn.Module) -> nn.ModuleList:
     """Return the feature-wise transformation layers of a model or learner, in order.
 
-    The list can be named as ``hyperparameters=``.
+    The list can be passed as ``hyperparameters=``.
     """
     return nn.ModuleList(
         module
@@ -144,10 +144,10 @@ def feature_transforms(model: nn.Module) -> nn.ModuleList:
 
 @contextlib.contextmanager
 def feature_transforms_switched(model: nn.Module, on: bool) -> Iterator[None]:
-    """Switch the layers of this one model or learner on or off, and back at the end.
+    """Switch the layers of one model or learner on or off in a ``with`` block.
 
     Args:
-        model: whose layers; its clones and copies keep their own state.
+        model: the model or learner. Its clones and copies keep their own state.
         on: whether the transformation applies in training mode.
     """
     layers = [m for m in model.modules() if isinstance(m, FeatureWiseTransform2d)]
@@ -175,7 +175,7 @@ def _norms(model: nn.Module) -> list[tuple[nn.Module, str, _Norm]]:
 
 
 def _places(model: nn.Module) -> list[tuple[nn.Module, str, _Norm]]:
-    """Return the norms, with their parents, that a transformation belongs behind."""
+    """Return the norms, with their parents, that get a transformation after them."""
     blocks = [
         m for m in model.modules() if _comes_from(m, _TORCHVISION) and hasattr(m, "bn2")
     ]
@@ -197,5 +197,5 @@ def _places(model: nn.Module) -> list[tuple[nn.Module, str, _Norm]]:
 
 
 def _comes_from(module: nn.Module, sources: tuple[str, ...]) -> bool:
-    """Say whether a module's class, or one that it extends, is defined there."""
+    """Say whether a module's class, or a base class, is defined in ``sources``."""
     return any(kind.__module__ in sources for kind in type(module).__mro__)

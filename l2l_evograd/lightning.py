@@ -11,14 +11,14 @@ from l2l_evograd.algorithms.evograd import EvoGradMetaOptimizer
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.hyperparameters import Hyperparameters, listed
 from l2l_evograd.replay.tensor import plain
-from l2l_evograd.runs.randomness import (
+from l2l_evograd.seeds import (
     derive_seed,
     random_state,
     set_random_state,
 )
 
 try:
-    import pytorch_lightning  # noqa: F401  # learn2learn's modules hide its absence
+    import pytorch_lightning  # noqa: F401  # learn2learn's modules hide that it is missing
     from learn2learn.algorithms.lightning import LightningEpisodicModule
     from learn2learn.utils import accuracy
 except ModuleNotFoundError as error:
@@ -37,19 +37,20 @@ Pair = tuple[Tensor, Tensor]
 class LightningEvoGrad(LightningEpisodicModule):
     """Meta-learn a model on few-shot tasks under a ``pytorch_lightning.Trainer``.
 
-    Stands in for learn2learn's ``LightningMAML``, whose figures it gives as long as no
-    hyperparameters are named. A batch is one task, as ``EpisodicBatcher`` yields it:
-    images and labels, those of a class side by side. The first ``shots`` of each class
-    are adapted to, the others evaluate.
+    It replaces learn2learn's ``LightningMAML``, and gives the same results as long as
+    no hyperparameters are named. A batch is one task, as ``EpisodicBatcher`` yields it:
+    images and labels, with the images of each class side by side. The learner adapts to
+    the first ``shots`` images of each class and is evaluated on the others.
 
     Args:
-        model: the network; as many outputs as there are ways.
-        loss: of outputs and labels, for both levels; None: cross entropy. A module's
-            parameters are meta-learned too.
+        model: the network; it has as many outputs as there are ways.
+        loss: function of outputs and labels, used for the inner and the outer loss.
+            None: cross entropy. If it is a module, its parameters are meta-learned too.
         train_ways, train_shots, train_queries: classes of a training task, and images
             of each class for adaptation and for evaluation (5, 1, 1).
-        test_ways, test_shots, test_queries: of a validation or test task (5, 1, 1).
-        lr: meta learning rate, of Adam (0.001).
+        test_ways, test_shots, test_queries: the same for a validation or test task
+            (5, 1, 1).
+        lr: meta learning rate of Adam (0.001).
         scheduler_step, scheduler_decay: ``lr`` is multiplied by ``scheduler_decay``
             every ``scheduler_step`` epochs (20, 1.0).
         adaptation_steps: inner steps for each task.
@@ -57,33 +58,34 @@ class LightningEvoGrad(LightningEpisodicModule):
         first_order: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
         hyperparameters: likewise. Modules and parameters that lie outside the model
             become part of this module, so that the meta-optimizer, checkpoints,
-            devices and DDP include them. Where they act is for :meth:`inner_loss`.
+            devices and DDP include them. :meth:`inner_loss` decides how they act.
         update: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
         estimator: likewise.
-        **others: left alone, so that ``**vars(args)`` of a whole command line can be
-            given, as to ``LightningMAML``.
+        **others: ignored, so that ``**vars(args)`` of a whole command line can be
+            passed, as to ``LightningMAML``.
 
     Attributes:
         model: the :class:`~l2l_evograd.EvoGradMetaOptimizer`. Keys of the state dict
             are ``model.module.*``, as those of ``LightningMAML``.
 
     Validation and testing adapt too, so they need gradients although the trainer
-    switches them off: each task leaves ``torch.inference_mode`` for as long as it
-    takes, and ``Trainer(inference_mode=False)`` is not needed.
+    switches them off. Each task therefore leaves ``torch.inference_mode`` while it
+    runs, and ``Trainer(inference_mode=False)`` is not needed.
 
     A checkpoint also holds the random state of Python and torch of each process, and
-    what the perturbations are drawn from. A run that is resumed with ``ckpt_path``
-    therefore goes on bit for bit, tasks that are drawn on the way included.
+    the seed of the perturbations. A run that is resumed with ``ckpt_path`` therefore
+    continues bit for bit, including the tasks that are drawn during training.
 
-    Under DDP a process brings one task to each step, and gradients are averaged. All
-    processes draw the same tasks if all are seeded alike, as ``seed_everything`` does:
-    seed Python's ``random`` by rank. Where a network leaves parameters unused, take
+    With DDP, each process contributes one task to each step, and gradients are
+    averaged. If all processes have the same seed, as after ``seed_everything``, they
+    all draw the same tasks. To avoid this, seed Python's ``random`` by rank. If a
+    network leaves parameters unused, use
     ``strategy="ddp_find_unused_parameters_true"``.
 
     Raises:
         TypeError, ValueError: as :class:`~l2l_evograd.EvoGradMetaOptimizer`; for
             numbers below 1; for ``train_ways`` other than ``test_ways``; for
-            hyperparameters outside the model that are no ``nn.Parameter``.
+            hyperparameters outside the model that are not ``nn.Parameter``.
 
     Source: learn2learn's ``LightningMAML``.
     """
@@ -132,13 +134,13 @@ class LightningEvoGrad(LightningEpisodicModule):
             raise ValueError(
                 f"expected as many test_ways as train_ways, got {test_ways} and "
                 f"{train_ways}: the model's outputs stand for the classes of a task, "
-                f"and adaptation moves them but adds none"
+                f"and adaptation does not add outputs"
             )
         if data_parallel:
             raise ValueError(
                 "data_parallel=True is not supported: replicas of nn.DataParallel do "
-                "not remember how their outputs were computed. Leave it out and give "
-                "the trainer strategy='ddp'"
+                "not remember how their outputs were computed. Leave it out and create "
+                "the Trainer with strategy='ddp'"
             )
         settings = {
             **sizes,
@@ -150,15 +152,15 @@ class LightningEvoGrad(LightningEpisodicModule):
             "update": update,
         }
         if estimator is None or isinstance(estimator, str):
-            settings["estimator"] = estimator  # checkpoints hold plain values alone
+            settings["estimator"] = estimator  # checkpoints hold only plain values
         for name, value in settings.items():
             setattr(self, name, value)
         self.save_hyperparameters(settings)
         self.loss = nn.CrossEntropyLoss() if loss is None else loss
-        # A list, since what can be iterated over once is asked for twice.
+        # A list, because an iterator could not be read twice.
         chosen = None if hyperparameters is None else listed(hyperparameters)
-        # Before the model, so that a deep copy of this module has copied them when it
-        # comes to the model's references.
+        # Set before the model, so that a deep copy of this module copies these
+        # parameters before the model's references to them.
         self.outside = _outside(chosen, [model, self])
         self.model = EvoGradMetaOptimizer(
             model,
@@ -191,22 +193,22 @@ class LightningEvoGrad(LightningEpisodicModule):
     def inner_loss(
         self, learner: EvoGradMetaOptimizer, data: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the loss that adaptation lowers; here ``loss`` of the outputs.
+        """Return the loss that adaptation lowers; by default ``loss`` of the outputs.
 
-        Override it where hyperparameters act in the inner loss alone: weights of the
-        images, a learned loss, feature-wise transformation that is switched on.
+        Override this method if hyperparameters act only in the inner loss, such as
+        weights of the images, a learned loss, or feature-wise transformation.
 
         Args:
             learner: the clone that is being adapted.
             data: support images, shape (ways · shots, ...).
-            labels: theirs, shape (ways · shots,).
+            labels: labels of these images, shape (ways · shots,).
         """
         return self.loss(learner(data), labels)
 
     def meta_learn(
         self, batch: Any, batch_idx: int, ways: int, shots: int, queries: int
     ) -> tuple[Tensor, Tensor]:
-        """Adapt to a task and evaluate what came of it.
+        """Adapt to a task and evaluate the adapted learner.
 
         Args:
             batch: images, shape (ways · (shots + queries), ...), and their labels.
@@ -216,11 +218,11 @@ class LightningEvoGrad(LightningEpisodicModule):
             queries: images of each class to evaluate on.
 
         Returns:
-            The loss and the accuracy on the query images. Where gradients are
-            switched off when this is called, they carry no graph.
+            The loss and the accuracy on the query images. They have no graph if
+            gradients are switched off when this is called.
 
         Raises:
-            ValueError: if the batch has not the number of images that a task has.
+            ValueError: if the batch does not have the number of images of a task.
         """
         training = torch.is_grad_enabled()
         with torch.inference_mode(False), torch.enable_grad():
@@ -237,11 +239,11 @@ class LightningEvoGrad(LightningEpisodicModule):
             return error, accuracy(plain(outputs), query[1])
 
     def log(self, name: str, value: Any, **options: Any) -> None:
-        """Log a figure as the mean over all processes."""
+        """Log a value as its mean over all processes."""
         super().log(name, value, **{"sync_dist": True, **options})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put in what the randomness of the steps to come is drawn from."""
+        """Add the seed and the random states that later steps draw from."""
         state = {"seed": self._seed, **random_state(self.device)}
         checkpoint[_CHECKPOINT_KEY] = {
             "done": self._done,
@@ -253,27 +255,28 @@ class LightningEvoGrad(LightningEpisodicModule):
         self._resumed = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep that for when training goes on; to test a model changes no state.
+        """Keep the saved random states until training continues.
 
-        A checkpoint of ``LightningMAML`` has nothing of the kind and loads too.
+        Testing a model does not change any random state. A checkpoint of
+        ``LightningMAML`` has no saved random states and loads too.
         """
         self._resumed = checkpoint.get(_CHECKPOINT_KEY)
 
     def on_train_start(self) -> None:
-        """Go on with the randomness of the checkpoint, where there is one."""
+        """Restore the random states of the checkpoint, if there is one."""
         saved, self._resumed = self._resumed, None
         if saved is None:
             return
         self._done = saved["done"]
-        # With another number of processes there is nothing to go on with.
+        # With another number of processes, the saved states do not fit.
         if len(saved["processes"]) == self.trainer.world_size:
             state = saved["processes"][self.global_rank]
             self._seed = state["seed"]
             set_random_state(state, self.device)
 
     def _next_seed(self, training: bool, batch_idx: int) -> int:
-        # Other perturbations for each task and process. Evaluation leaves those of
-        # training as they would be without it.
+        # Each task and process gets different perturbations. Evaluation does not change
+        # the perturbations of training.
         if not training:
             return derive_seed(self._seed, "evaluation", self.global_rank, batch_idx)
         self._done += 1
@@ -281,7 +284,7 @@ class LightningEvoGrad(LightningEpisodicModule):
 
 
 def _outside(chosen: list[Any] | None, holders: list[nn.Module]) -> nn.ModuleList:
-    """Return the modules and parameters that no holder has yet, as modules."""
+    """Return, as modules, the chosen items that no holder contains yet."""
     outside = nn.ModuleList()
     held = {id(p) for holder in holders for p in holder.parameters()}
     for item in chosen or []:
@@ -301,7 +304,7 @@ def _outside(chosen: list[Any] | None, holders: list[nn.Module]) -> nn.ModuleLis
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
-    # What was made in inference mode cannot be saved for a backward pass.
+    # Autograd cannot save inference tensors for a backward pass.
     return tensor.clone() if tensor.is_inference() else tensor
 
 
@@ -313,9 +316,9 @@ def _split(
     if len(data) != ways * each:
         raise ValueError(
             f"expected a task of {ways} ways · ({shots} shots + {queries} queries) = "
-            f"{ways * each} images, those of a class side by side, got {len(data)}; "
-            f"make tasks of {each} samples of a class, or change shots and queries to "
-            f"fit. With a DataLoader give batch_size=None: a batch is one task"
+            f"{ways * each} images, those of each class side by side, got {len(data)}; "
+            f"make tasks of {each} samples per class, or change shots and queries to "
+            f"fit. With a DataLoader use batch_size=None: a batch is one task"
         )
     supports = (torch.arange(len(data), device=data.device) % each) < shots
     return (data[supports], labels[supports]), (data[~supports], labels[~supports])

@@ -39,11 +39,11 @@ def test_the_own_problem_shows_what_it_says(capsys):
     few, many = table["EvoGrad, K = 2"], table["EvoGrad, K = 64"]
     assert 0 < few[0] < 0.3 < 0.7 < many[0] < 1
     assert few[1] > 2 * few[0]  # the mean is better than a single draw
-    # One draw has a cosine of 0.83, so that 0.993 is expected of 30. A few of the 40
-    # strengths carry most of the noise, hence the room.
+    # A single draw has a cosine of 0.83, so the mean of 30 is expected to have 0.993. A
+    # few of the 40 strengths have most of the noise, so the bound is lower.
     assert many[1] > 0.96
     assert many[2] == pytest.approx(1.0, abs=0.25)
-    # Algorithm 1 is the same population at the learning rate that it stands for.
+    # Algorithm 1 has the same population, at the learning rate that it acts like.
     assert table["Algorithm 1, K = 2"] == pytest.approx(few, abs=0.15)
     assert learned < fixed
     assert "norm ratio" in capsys.readouterr().out

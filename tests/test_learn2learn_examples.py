@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from l2l_evograd import EvoGradMetaOptimizer
-from l2l_evograd.fewshot.tasksets import get_tasksets
+from l2l_evograd.experiments.crossdomain.data.tasksets import get_tasksets
 from l2l_evograd.layers import feature_transforms, feature_transforms_switched
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "learn2learn"

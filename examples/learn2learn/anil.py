@@ -1,16 +1,16 @@
-"""ANIL: the body is shared by all tasks, only the head adapts.
+"""ANIL: all tasks share the body, and only the head adapts.
 
-Shows:   a script in the shape of learn2learn's anil_fc100.py. The body lies outside the
-         learner and no inner step moves it; it is trained by the meta-optimizer through
-         what the head computes from its features. The line that changed:
+Shows:   a script like learn2learn's anil_fc100.py. The body is outside the learner, so
+         inner steps do not change it. The meta-optimizer trains it with the loss of the
+         adapted head. The line that changes:
 
              head = l2l.algorithms.MAML(head, lr=FAST_LR, first_order=first_order)
              head = EvoGradMetaOptimizer(head, lr=FAST_LR, first_order=first_order)
 
-         With first_order=False the body's gradient includes the path through every
-         inner step, as learn2learn's does.
-Prints:  accuracy in meta-training, and of meta-test tasks after adaptation of the head
-         from its learned weights, beside that before adaptation.
+         With first_order=False the gradient of the body includes the path through all
+         inner steps, as in learn2learn.
+Prints:  error and accuracy in meta-training, and on meta-test tasks, there also the
+         accuracy before the head adapts.
 Time:    about thirty seconds on one core. Needs the extra `fewshot`.
 
     python examples/learn2learn/anil.py --steps 60
@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from l2l_evograd import EvoGradMetaOptimizer
-from l2l_evograd.fewshot.tasksets import get_tasksets
+from l2l_evograd.experiments.crossdomain.data.tasksets import get_tasksets
 
 WAYS, SHOTS, META_BATCH_SIZE, ADAPTATION_STEPS = 5, 5, 4, 5
 FAST_LR, META_LR, HIDDEN = 0.1, 0.003, 16
@@ -56,7 +56,7 @@ def fast_adapt(batch: Any, learner: Any, features: nn.Module, loss: nn.Module) -
 def train(
     method: Any, tasksets: Any, steps: int, test_tasks: int, first_order: bool = False
 ) -> Figures:
-    """Return what fast_adapt() gives for the tasks of meta-training and of the test."""
+    """Return the results of fast_adapt() for the tasks of meta-training and tests."""
     random.seed(0)
     torch.manual_seed(0)
     features = l2l.vision.models.CNN4Backbone(hidden_size=HIDDEN)

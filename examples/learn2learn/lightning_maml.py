@@ -1,15 +1,15 @@
 """MAML under a Lightning Trainer: fit, validate and test.
 
-Shows:   a script in the shape of learn2learn's Lightning example, on get_tasksets and
-         EpisodicBatcher. The line that changed:
+Shows:   a script like learn2learn's Lightning example, with get_tasksets and
+         EpisodicBatcher. The line that changes:
 
              maml = LightningMAML(model, **settings)
              maml = LightningEvoGrad(model, **settings)
 
-         Validation and test adapt to their tasks as the Trainer is: no
-         inference_mode=False, without which LightningMAML fails there.
-Prints:  loss and accuracy of training, of validation before and after it, and of the
-         test classes.
+         LightningMAML needs a Trainer with inference_mode=False to adapt to tasks in
+         validation and test. LightningEvoGrad does not need it.
+Prints:  loss and accuracy of training, of validation before and after training, and of
+         the test classes.
 Time:    about thirty seconds on one core. Needs the extra `fewshot`.
 
     python examples/learn2learn/lightning_maml.py --max_epochs 5
@@ -22,7 +22,7 @@ import learn2learn as l2l
 import pytorch_lightning as pl
 from learn2learn.utils.lightning import EpisodicBatcher
 
-from l2l_evograd.fewshot.tasksets import get_tasksets
+from l2l_evograd.experiments.crossdomain.data.tasksets import get_tasksets
 from l2l_evograd.lightning import LightningEvoGrad
 
 TRAIN = {"train_ways": 5, "train_shots": 3, "train_queries": 3}
@@ -32,7 +32,7 @@ SETTINGS = {**TRAIN, **TEST, **INNER, "lr": 0.01}
 
 
 def make_data(name: str, settings: dict[str, Any], length: int) -> EpisodicBatcher:
-    """Return the tasks of a domain, so many to an epoch."""
+    """Return the tasks of a domain, ``length`` of them in each epoch."""
     tasksets = get_tasksets(
         name,
         train_ways=settings["train_ways"],
@@ -51,7 +51,7 @@ def main(
     meta_batch_size: int = 2,
     **changes: Any,
 ) -> dict[str, dict[str, float]]:
-    """Train, print and return what each stage logs."""
+    """Train, print and return the figures that each stage logs."""
     pl.seed_everything(0, verbose=False)
     settings = {**SETTINGS, **changes}
     data = make_data(dataset, settings, epoch_length)

@@ -1,17 +1,17 @@
 """MAML with learned feature-wise transformation over seen and unseen domains.
 
-Shows:   hyperparameters beside MAML. CNN4 carries feature-wise transformation layers;
-         a learner adapts to images of one domain with the layers on and is judged on
-         images of the same classes in another domain with the layers off. Their
-         strengths are λ; one backward() fills the gradients of λ and of the initial
-         weights. The line that changed:
+Shows:   MAML with hyperparameters. CNN4 has feature-wise transformation layers, whose
+         strengths are λ. A learner adapts to images of one domain with the layers on.
+         Its loss is computed on images of the same classes in another domain with the
+         layers off. One backward() computes the gradients of λ and of the initial
+         weights. The line that changes:
 
              maml = l2l.algorithms.MAML(model, lr=FAST_LR)
              maml = EvoGradMetaOptimizer(
                  model, lr=FAST_LR, hyperparameters=feature_transforms(model)
              )
 Prints:  error and accuracy on the pseudo-unseen domain, how far the strengths moved,
-         and the accuracy on new classes of a domain that training never saw.
+         and the accuracy on new classes of an unseen domain.
 Time:    about forty seconds on one core. Needs the extra `fewshot`.
 
     python examples/learn2learn/maml_feature_transforms.py --steps 150
@@ -28,7 +28,7 @@ from learn2learn.data import transforms as t
 from torch import Tensor, nn
 
 from l2l_evograd import EvoGradMetaOptimizer
-from l2l_evograd.fewshot.domains import built_in_domains
+from l2l_evograd.experiments.crossdomain.data.domains import built_in_domains
 from l2l_evograd.layers import add_feature_transforms, feature_transforms
 from l2l_evograd.layers import feature_transforms_switched as switched
 
@@ -39,7 +39,7 @@ Outcome = tuple[list[tuple[float, float]], list[float], Tensor]
 
 
 class InDomains(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Each image as drawn in several domains, shape (domains, 3, H, W)."""
+    """Images in several domains; each item has the shape (domains, 3, H, W)."""
 
     def __init__(self, names: tuple[str, ...], split: str) -> None:
         domains = built_in_domains(SIZE, images_per_class=20)
@@ -54,7 +54,7 @@ class InDomains(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def make_tasks(names: tuple[str, ...], split: str) -> l2l.data.Taskset:
-    """Return tasks whose images come in all of these domains."""
+    """Return tasks whose items hold an image of each of these domains."""
     data = l2l.data.MetaDataset(InDomains(names, split))
     steps = [t.NWays(data, WAYS), t.KShots(data, 2 * SHOTS), t.LoadData(data)]
     steps += [t.RemapLabels(data), t.ConsecutiveLabels(data)]
@@ -64,7 +64,10 @@ def make_tasks(names: tuple[str, ...], split: str) -> l2l.data.Taskset:
 def fast_adapt(
     batch: Any, learner: Any, loss: nn.Module, seen: int, unseen: int
 ) -> tuple[Tensor, Tensor]:
-    """Adapt in one domain, layers on if another one follows; evaluate in that one."""
+    """Adapt in the seen domain and evaluate in the unseen one.
+
+    The layers are on during adaptation if the two domains differ.
+    """
     data, labels = batch
     adaptation_indices = np.zeros(data.size(0), dtype=bool)
     adaptation_indices[np.arange(SHOTS * WAYS) * 2] = True
@@ -80,13 +83,13 @@ def fast_adapt(
 
 
 def make_model() -> nn.Module:
-    """Return CNN4 with a feature-wise transformation behind every norm."""
+    """Return CNN4 with a feature-wise transformation layer after each norm."""
     model = l2l.vision.models.CNN4(WAYS, HIDDEN, embedding_size=HIDDEN)
     return add_feature_transforms(model)
 
 
 def main(steps: int = 150, test_tasks: int = 50) -> Outcome:
-    """Train on the seen domains, print and return what happened."""
+    """Train on the seen domains, print and return the figures."""
     random.seed(0)
     torch.manual_seed(0)
     training, test = make_tasks(SEEN, "base"), make_tasks(UNSEEN, "novel")

@@ -1,8 +1,8 @@
-"""MAML in the style of mini-ImageNet, with meta-validation beside meta-training.
+"""MAML in the style of mini-ImageNet, with meta-validation during meta-training.
 
-Shows:   a script in the shape of learn2learn's maml_miniimagenet.py: CNN4 with batch
-         norms on the tasks of get_tasksets(). Two lines changed, the second only for
-         the sake of data that need no download:
+Shows:   a script like learn2learn's maml_miniimagenet.py: CNN4 with batch norms on the
+         tasks of get_tasksets(). Two lines change, the second only to use data that
+         need no download:
 
              maml = l2l.algorithms.MAML(model, lr=fast_lr, first_order=first_order)
              maml = EvoGradMetaOptimizer(model, lr=fast_lr, first_order=first_order)
@@ -10,8 +10,8 @@ Shows:   a script in the shape of learn2learn's maml_miniimagenet.py: CNN4 with 
              tasksets = l2l.vision.benchmarks.get_tasksets("mini-imagenet", ...)
              tasksets = get_tasksets("print", ...)
 
-         The loops over validation and test tasks never call backward(); what they
-         compute is freed all the same.
+         The validation and test tasks do not call backward(). The memory of their
+         graphs is freed without it.
 Data:    a built-in domain, or a folder ROOT/NAME with base.json, val.json, novel.json.
 Prints:  error and accuracy in meta-training and meta-validation, then on meta-test
          tasks.
@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd import EvoGradMetaOptimizer
-from l2l_evograd.fewshot.tasksets import get_tasksets
+from l2l_evograd.experiments.crossdomain.data.tasksets import get_tasksets
 
 WAYS, SHOTS, META_BATCH_SIZE, ADAPTATION_STEPS = 5, 5, 2, 3
 FAST_LR, META_LR = 0.1, 0.003
@@ -56,7 +56,7 @@ def fast_adapt(batch: Any, learner: Any, loss: nn.Module) -> tuple[Tensor, Tenso
 def train(
     method: Any, tasksets: Any, steps: int, test_tasks: int, first_order: bool = False
 ) -> Figures:
-    """Return error and accuracy of the tasks of meta-training, validation and test."""
+    """Return error and accuracy of each task of training, validation and test."""
     random.seed(0)
     torch.manual_seed(0)
     hidden, side = 16, tasksets.train.sample()[0].size(-1)

@@ -1,15 +1,16 @@
 """MAML on Omniglot: 5 ways, 5 shots, several adaptation steps, both orders.
 
-Shows:   a script in the shape of learn2learn's maml_omniglot.py. The line that changed:
+Shows:   a script like learn2learn's maml_omniglot.py. The line that changes:
 
              maml = l2l.algorithms.MAML(model, lr=FAST_LR, first_order=first_order)
              maml = EvoGradMetaOptimizer(model, lr=FAST_LR, first_order=first_order)
 
-         Figures stay what they were, and with first_order=False memory no longer grows
-         by a second-order graph with every adaptation step.
+         The figures stay the same. With first_order=False, MAML keeps a second-order
+         graph for every adaptation step. EvoGradMetaOptimizer does not, so that memory
+         hardly grows with the number of steps.
 Data:    the built-in glyphs "print"; with --data FOLDER Omniglot's two small background
-         sets, as zip files or unpacked. Training sees images_background_small1, the
-         test those alphabets of images_background_small2 that are new.
+         sets, as zip files or unpacked. Training uses images_background_small1. The
+         test uses the alphabets of images_background_small2 that are not in training.
 Prints:  accuracy in meta-training and on meta-test tasks, second and first order.
 Time:    about thirty seconds on one core. Needs the extra `fewshot`.
 
@@ -32,7 +33,7 @@ from torch import nn
 from torchvision.transforms.functional import to_tensor
 
 from l2l_evograd import EvoGradMetaOptimizer
-from l2l_evograd.fewshot.tasksets import get_tasksets
+from l2l_evograd.experiments.crossdomain.data.tasksets import get_tasksets
 
 WAYS, SHOTS, META_BATCH_SIZE, TEST_TASKS = 5, 5, 2, 20
 FAST_LR, META_LR = 0.4, 0.003
@@ -40,7 +41,7 @@ Figures = list[tuple[float, float]]
 
 
 def read(folder: Path, name: str, without: set[str]) -> tuple[Any, set[str]]:
-    """Return a background set less some alphabets, and the alphabets in it."""
+    """Return a background set without some alphabets, and the alphabets in it."""
     with tempfile.TemporaryDirectory() as unpacked:
         if not (folder / name).is_dir():
             shutil.unpack_archive(folder / f"{name}.zip", unpacked)
@@ -89,7 +90,7 @@ def fast_adapt(batch: Any, learner: Any, loss: nn.Module, steps: int) -> Any:
 def train(
     method: Any, tasks: Any, steps: int, adapt: int, first_order: bool
 ) -> Figures:
-    """Return error and accuracy of every task, of meta-training and then the test."""
+    """Return error and accuracy of each task, first of meta-training, then of tests."""
     random.seed(0)
     torch.manual_seed(0)
     model = l2l.vision.models.OmniglotCNN(WAYS, hidden_size=32)

@@ -1,17 +1,18 @@
-"""Meta-SGD: the inner learning rate of every single weight is learned.
+"""Meta-SGD: the inner learning rate of each weight is learned.
 
-Shows:   learned rates as λ. The rates are parameters of the wrapper, beside those of
-         the model, and the one meta-optimizer moves both. The line that changed:
+Shows:   learned rates as λ. The rates are parameters of the wrapper, as those of the
+         model are, and one meta-optimizer trains both. The line that changes:
 
              meta = l2l.algorithms.MetaSGD(model, lr=FAST_LR, first_order=first_order)
              meta = EvoGradMetaOptimizer(
                  model, lr=rates(model, FAST_LR), first_order=first_order
              )
 
-         where rates() makes one tensor for each parameter. The errors of all tasks of
-         an iteration are summed before one backward(), as in learn2learn's
+         rates() makes one tensor for each parameter. The errors of all tasks of an
+         iteration are summed before a single backward(), as in learn2learn's
          meta_mnist.py.
-Prints:  accuracy in meta-training, on meta-test tasks, and where the rates went.
+Prints:  error and accuracy in meta-training and on meta-test tasks, and the smallest
+         and the largest learned rate.
 Time:    about thirty seconds on one core. Needs the extra `fewshot`.
 
     python examples/learn2learn/meta_sgd.py --steps 60
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from l2l_evograd import EvoGradMetaOptimizer
-from l2l_evograd.fewshot.tasksets import get_tasksets
+from l2l_evograd.experiments.crossdomain.data.tasksets import get_tasksets
 
 WAYS, SHOTS, META_BATCH_SIZE, ADAPTATION_STEPS = 5, 2, 4, 2
 FAST_LR, META_LR = 0.1, 0.005
@@ -35,7 +36,7 @@ Figures = tuple[list[tuple[float, float]], Tensor]
 
 
 def make_model() -> nn.Module:
-    """Return a small network for images of 20 pixels, its activations in place."""
+    """Return a small network for images of 20 pixels, with in-place activations."""
     layers = [nn.Conv2d(3, 8, 3, 2), nn.ReLU(inplace=True), nn.Conv2d(8, 16, 3, 2)]
     layers += [nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(256, 32)]
     return nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(32, WAYS))
@@ -48,7 +49,7 @@ def rates(model: nn.Module, lr: float) -> nn.ParameterList:
 
 
 def evograd(model: nn.Module, lr: float, first_order: bool) -> nn.Module:
-    """Return what takes the place of l2l.algorithms.MetaSGD(model, lr, first_order)."""
+    """Return the replacement of l2l.algorithms.MetaSGD(model, lr, first_order)."""
     return EvoGradMetaOptimizer(model, lr=rates(model, lr), first_order=first_order)
 
 

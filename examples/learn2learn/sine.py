@@ -1,15 +1,14 @@
-"""MAML on sine regression: few points of a sine, its amplitude and phase unknown.
+"""MAML on sine regression: each task is a sine of unknown amplitude and phase.
 
-Shows:   a script in the shape of learn2learn's maml_sine.py. The line that changed:
+Shows:   a script like learn2learn's maml_sine.py. The line that changes:
 
              maml = l2l.algorithms.MAML(model, lr=FAST_LR, first_order=first_order)
              maml = EvoGradMetaOptimizer(model, lr=FAST_LR, first_order=first_order)
 
-         One inner loss is put together from two forward passes, each learner adapts
-         several times, and the errors of all learners take one backward() together.
+         Each inner loss is the sum of two forward passes, each learner adapts several
+         times, and a single backward() differentiates the errors of all learners.
 Prints:  squared error in meta-training, and on new sines after 0, 1, ... inner steps.
-Time:    about thirty seconds on one core. Needs the extra `fewshot` (learn2learn itself
-         is not used).
+Time:    about thirty seconds on one core. Needs NumPy, but not learn2learn.
 
     python examples/learn2learn/sine.py --steps 250
 """
@@ -31,7 +30,7 @@ Figures = tuple[list[float], list[list[float]]]
 
 
 def make_task() -> tuple[Tensor, Tensor]:
-    """Return support and query points of one sine, in turn."""
+    """Return points of one sine, alternately support and query points."""
     amplitude = 0.1 + 4.9 * torch.rand(1)
     phase = math.pi * torch.rand(1)
     x = 10 * torch.rand(2 * POINTS, 1) - 5
@@ -41,7 +40,7 @@ def make_task() -> tuple[Tensor, Tensor]:
 def fast_adapt(
     task: tuple[Tensor, Tensor], learner: Any, loss: nn.Module
 ) -> list[Tensor]:
-    """Return the error on the query points before and after every inner step."""
+    """Return the error on the query points before and after each inner step."""
     x, y = task
     adaptation_indices = np.zeros(x.size(0), dtype=bool)
     adaptation_indices[np.arange(POINTS) * 2] = True
@@ -64,7 +63,7 @@ def fast_adapt(
 def train(
     method: Callable[..., Any], steps: int, test_tasks: int, first_order: bool = False
 ) -> Figures:
-    """Return the error of every iteration, and of test tasks after every inner step."""
+    """Return the error of each iteration, and of test tasks after each inner step."""
     torch.manual_seed(0)
     layers = [nn.Linear(1, 40), nn.ReLU(inplace=True), nn.Linear(40, 40)]
     model = nn.Sequential(*layers, nn.ReLU(inplace=True), nn.Linear(40, 1))

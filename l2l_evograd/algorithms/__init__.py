@@ -1,1 +1,1 @@
-"""Algorithms behind learn2learn's interface: clone, adapt, call."""
+"""Algorithms with learn2learn's interface: clone, adapt, call."""

@@ -1,4 +1,4 @@
-"""Activation checkpoints in a learner's model."""
+"""Detection of activation checkpoints in a learner's model."""
 
 from typing import Any
 
@@ -8,10 +8,11 @@ from l2l_evograd.updates.inner_step import Checks
 
 
 class Checkpoints:
-    """Whether parts of the model are activation checkpoints, as in the first losses.
+    """Detect activation checkpoints in a model from its first outputs and losses.
 
-    What they save is computed again in ``backward()``, from their module as it is then.
-    So that module has to stay as it is, and the learner goes on with another one.
+    A checkpoint computes its saved tensors again in ``backward()``, with its module in
+    the state of that time. The module must therefore not change, and the learner
+    continues with a copy of the module.
     """
 
     def __init__(self) -> None:
@@ -19,7 +20,7 @@ class Checkpoints:
         self._found = False
 
     def behind(self, outputs: Any) -> bool:
-        """Say whether there are any behind outputs or a loss.
+        """Say whether outputs or a loss were computed through activation checkpoints.
 
         Cost: one walk over the graph, in the first 3 calls and every 100th.
         """

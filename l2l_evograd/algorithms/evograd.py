@@ -1,8 +1,8 @@
-"""``EvoGradMetaOptimizer``: EvoGrad behind the interface of learn2learn's algorithms.
+"""``EvoGradMetaOptimizer``: EvoGrad with the interface of learn2learn's algorithms.
 
-The one place that knows learn2learn's conventions: ``clone``, ``adapt``, call, the
-arguments of ``l2l.algorithms.MAML``, ``module.*`` in the state dict, attributes that
-fall through to the model. learn2learn itself is not imported.
+This file implements learn2learn's conventions: ``clone``, ``adapt``, call, the
+arguments of ``l2l.algorithms.MAML``, ``module.*`` in the state dict, and attributes
+that are looked up in the model. learn2learn itself is not imported.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from l2l_evograd.algorithms.checkpoints import Checkpoints
 from l2l_evograd.estimators import Estimator
-from l2l_evograd.estimators.perturbations import draw_seed
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
     References,
@@ -45,12 +44,12 @@ from l2l_evograd.replay.tensor import (
     tape_attributes,
     taped,
 )
+from l2l_evograd.seeds import default_generator, draw_seed
 from l2l_evograd.updates.adjoint import Gate
 from l2l_evograd.updates.inner_step import (
     MEMORY_LIMIT,
     Checks,
     Keeping,
-    default_generator,
     inner_step,
     make_update,
     needs_a_record,
@@ -70,54 +69,58 @@ class EvoGradMetaOptimizer(nn.Module):
     and ``loss_fn(learner(x_query), y_query).backward()`` fills ``.grad`` of λ and,
     where wanted, of the model's own parameters.
 
-    Without hyperparameters a learner's tensors are ordinary ones on autograd's graph,
-    as those of ``l2l.algorithms.MAML``, and so is the derivative. The same holds with
-    hyperparameters for ``estimator="exact"`` and ``first_order=False``. Otherwise what
-    the learner computes is recorded, call by call, and repeated at other weights.
+    Without hyperparameters, a learner's tensors are ordinary tensors on autograd's
+    graph, as in ``l2l.algorithms.MAML``, and autograd computes the derivative. The same
+    holds with hyperparameters for ``estimator="exact"`` and ``first_order=False``.
+    Otherwise the calls of the learner are recorded, and replayed at other weights. They
+    are also recorded where a step is computed again to save memory, see ``memory``.
 
     Args:
         model: the module to adapt. It is wrapped, not copied or changed.
-        lr: inner learning rate η, positive; plays no part in ``update="evolution"``.
-            Or learned rates: a tensor, or one for each adapted parameter, that has its
-            shape or broadcasts to it. Those that are parameters become parameters of
-            this module, as in learn2learn's ``MetaSGD``.
-        first_order: governs the initial weights, and tensors from outside the learner
-            that require grad: True drops the curvature of the inner step, False is
-            exact. None: False as in MAML, unless hyperparameters are named, then True.
+        lr: inner learning rate η, positive; ``update="evolution"`` does not use it. For
+            learned rates: one tensor, or one for each adapted parameter, each of which
+            has the parameter's shape or broadcasts to it. Rates that are parameters
+            become parameters of this module, as in learn2learn's ``MetaSGD``.
+        first_order: how the initial weights, and tensors from outside the learner that
+            require grad, get their gradients: True drops the curvature of the inner
+            step, False is exact. None: True if hyperparameters are named, otherwise
+            False, as in MAML.
         allow_unused: whether the inner loss may leave adapted parameters or
             hyperparameters unused. None: as ``allow_nograd``.
-        allow_nograd: accepted for MAML's sake. Parameters with ``requires_grad=False``
-            are left as they are in any case.
+        allow_nograd: accepted for compatibility with MAML. Parameters with
+            ``requires_grad=False`` are left unchanged in any case.
         hyperparameters: λ, never adapted and never perturbed: tensors inside or
             outside the model, a module, names in the model, or an iterable of these.
-        update: ``"gradient"`` or ``"evolution"`` (the paper's Algorithm 1, whose
-            population then governs everything).
-        estimator: of the hypergradient: ``EvoGrad(...)``, ``Guided(...)``, ``Exact()``
-            or one of the names ``"evograd"``, ``"guided"``, ``"exact"``. None:
-            ``Guided()`` for ``"gradient"``, ``EvoGrad()`` for ``"evolution"``.
-        generator: of the perturbations. None: one seeded as torch was, without drawing
-            from torch's own.
-        memory: of exact derivatives. ``"graph"`` keeps the graph of every step, as MAML
-            does. ``"recompute"`` computes each step again in ``backward()``, so that
-            memory does not grow with the steps. ``"auto"`` (default) keeps graphs until
-            they exceed ``memory_limit``, and computes later steps again.
-        memory_limit: bytes, 256 MiB by default; the size of a graph is estimated from
-            the shapes of its results.
-        check: when a repetition at the same weights is compared with what was computed:
-            ``"first"`` (default), in the first 3 steps and every 100th; ``"always"``;
-            ``"never"``. Steps that are computed again are always compared.
+        update: ``"gradient"`` or ``"evolution"`` (the paper's Algorithm 1; all
+            gradients then come from its population).
+        estimator: estimator of the hypergradient: ``EvoGrad(...)``, ``Guided(...)``,
+            ``Exact()`` or one of the names ``"evograd"``, ``"guided"``, ``"exact"``.
+            None: ``Guided()`` for ``"gradient"``, ``EvoGrad()`` for ``"evolution"``.
+        generator: generator of the perturbations. None: a new generator, seeded from
+            torch's global random state without drawing from it.
+        memory: how exact derivatives use memory. ``"graph"`` keeps the graph of every
+            step, as MAML does. ``"recompute"`` computes each step again in
+            ``backward()``, so that memory does not grow with the number of steps.
+            ``"auto"`` (default) keeps graphs until they exceed ``memory_limit``, and
+            computes later steps again.
+        memory_limit: limit in bytes, 256 MiB by default. The size of a graph is
+            estimated from the shapes of its results.
+        check: when the inner loss is repeated at the same weights and compared with the
+            original: ``"first"`` (default), in the first 3 steps and every 100th;
+            ``"always"``; ``"never"``. Steps that are computed again are always
+            compared.
 
     Raises:
-        TypeError: for a model that is no module, is scripted or is what
-            ``torch.compile(module)`` returned, or an estimator that is none.
+        TypeError: if the model is not a module, is scripted or is the result of
+            ``torch.compile(module)``, or if the estimator is not an estimator.
         ValueError: for a learning rate that is not positive and finite, unknown
             names, or a model with nothing to adapt.
 
     Cost:
         ``adapt``: one forward pass for each call of the learner and one backward pass;
-        evolution K passes instead. ``backward``: what the estimator costs, one step at
-        a time, or one backward pass through the graphs that were kept. A check costs
-        one forward and one backward pass.
+        evolution makes K passes instead. ``backward``: what the estimator costs, one
+        step at a time, or one backward pass through the graphs that were kept. A check
+        costs one forward and one backward pass.
 
     Source: Finn, Abbeel, Levine, ICML 2017 (MAML); Bohdal, Yang, Hospedales, NeurIPS
     2021 (EvoGrad), Algorithm 1.
@@ -142,7 +145,7 @@ class EvoGradMetaOptimizer(nn.Module):
             raise TypeError(
                 f"expected model to be a torch.nn.Module, got {type(model).__name__}"
             )
-        copy_structure(model)  # refuses what no clone could be made of
+        copy_structure(model)  # raises an error if the model cannot be cloned
         super().__init__()
         self.module = model
         self.training = model.training
@@ -164,8 +167,8 @@ class EvoGradMetaOptimizer(nn.Module):
         self._update = make_update(update, estimator)
         if update == "evolution" and not isinstance(self.lr, float):
             raise ValueError(
-                "expected lr to be a number for update='evolution', in which it plays "
-                "no part, got tensors; learned rates go with update='gradient'"
+                "expected lr to be a number for update='evolution', which does not use "
+                "it, got tensors; use update='gradient' for learned rates"
             )
         if generator is not None and not isinstance(generator, torch.Generator):
             raise TypeError(
@@ -198,7 +201,7 @@ class EvoGradMetaOptimizer(nn.Module):
 
     @property
     def hyperparameters(self) -> list[Tensor]:
-        """λ, as the tensors that receive ``.grad``."""
+        """λ, the tensors that receive ``.grad``."""
         return list(self._references.tensors)
 
     def clone(
@@ -207,19 +210,19 @@ class EvoGradMetaOptimizer(nn.Module):
         allow_unused: bool | None = None,
         allow_nograd: bool | None = None,
     ) -> "EvoGradMetaOptimizer":
-        """Return a learner that starts at the present weights, on their graph.
+        """Return a learner that starts at the current weights, on their autograd graph.
 
-        Adapting the learner leaves the original as it is, buffers included.
+        Adapting the learner does not change the original or its buffers.
 
         Args:
-            first_order: as at construction; None keeps what was given there.
+            first_order: as in the constructor; None keeps the value given there.
             allow_unused: likewise.
             allow_nograd: likewise.
 
         Cost: a copy of the weights and buffers.
         """
         learner = copy.copy(self)
-        # A shallow copy shares the dictionaries in which a module keeps its parts.
+        # A shallow copy shares the dictionaries of parameters, buffers and submodules.
         learner.__dict__ = {
             key: value.copy() if isinstance(value, dict) else value
             for key, value in vars(self).items()
@@ -253,9 +256,9 @@ class EvoGradMetaOptimizer(nn.Module):
             return self.module(*args, **kwargs)
         if self._has_moved and in_backward():
             raise RuntimeError(
-                "the learner was called inside backward(), as an activation checkpoint "
-                "around a call of the learner does, when its weights may have moved "
-                "since: expected checkpoints inside the model, around its layers"
+                "the learner was called inside backward(), as by an activation "
+                "checkpoint around a call of the learner, after its weights may have "
+                "changed: expected checkpoints inside the model, around its layers"
             )
         if self._normalizes:
             renew_statistics(self.module)
@@ -288,21 +291,21 @@ class EvoGradMetaOptimizer(nn.Module):
         allow_unused: bool | None = None,
         allow_nograd: bool | None = None,
     ) -> None:
-        """Make one inner step, in place of this learner's weights.
+        """Make one inner step, which replaces this learner's weights.
 
         Args:
-            loss: scalar tensor computed from ``learner(...)``, or a callable that is
-                given the learner and returns one; it is called once.
-            first_order: for this step only; None keeps the learner's.
+            loss: scalar tensor computed from ``learner(...)``, or a callable that takes
+                the learner and returns such a tensor; it is called once.
+            first_order: for this step only; None keeps the learner's setting.
             allow_unused: likewise.
-            allow_nograd: accepted for MAML's sake.
+            allow_nograd: accepted for compatibility with MAML.
 
         Raises:
-            TypeError: if this is no clone, or the loss is no tensor or cannot be
-                computed again where it has to be.
+            TypeError: if this is not a clone, if the loss is not a tensor, or if the
+                loss has to be computed again and cannot be.
             ValueError: if the loss is not a finite scalar, or does not use some of
                 the adapted parameters or hyperparameters.
-            RuntimeError: if the loss, computed again, comes out differently.
+            RuntimeError: if the loss, computed again, gives a different result.
         """
         if not self._is_learner:
             raise TypeError(
@@ -347,7 +350,7 @@ class EvoGradMetaOptimizer(nn.Module):
                 exchange(self.module, new)
 
     def _decide(self) -> None:
-        """Settle what is recorded and what is computed again from here on."""
+        """Decide whether later calls are recorded and later steps computed again."""
         exact = bool(self._references.tensors) and self._update.estimator.exact
         self._twice = exact or not self.first_order
         self._again = self._twice and self._keeping.again
@@ -362,14 +365,14 @@ class EvoGradMetaOptimizer(nn.Module):
 
     @property
     def _follows(self) -> bool:
-        """Whether what has no gradient is recorded too."""
+        """Whether results without a gradient are recorded too."""
         return self.update == "evolution"
 
     def _begun(self, tensor: Tensor) -> Tensor:
         return begin_tape(tensor, self._follows)
 
     def _weights(self) -> list[Tensor]:
-        """Return the parameters that adapt() moves, as they are in the module now."""
+        """Return the parameters of the module that adapt() moves."""
         excluded = {id(tensor) for tensor in self._references.tensors}
         found: dict[int, Tensor] = {}
         for tensor in parameters_of(self.module):
@@ -383,8 +386,8 @@ class EvoGradMetaOptimizer(nn.Module):
     def _check_reached(self, reached: list[bool], allow_unused: bool) -> None:
         if not reached:
             return
-        # What an earlier step reached, of whichever learner, is not lost if this one
-        # does without it, as in an evaluation with layers switched off.
+        # A hyperparameter counts as used if an earlier step of any learner used it.
+        # This step may leave it unused, as in an evaluation with layers switched off.
         pairs = zip(self._reached, reached, strict=True)
         self._reached[:] = [before or now for before, now in pairs]
         if not (allow_unused or all(self._reached)):
@@ -393,9 +396,9 @@ class EvoGradMetaOptimizer(nn.Module):
             check_reached(self._reached, tensors, names)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "EvoGradMetaOptimizer":
-        """Return a learner at the present weights, off their graph."""
+        """Return a learner at the current weights, without their graph."""
         tensors = [*parameters_of(self.module), *buffers_of(self.module)]
-        for child in self.module.modules():  # what calls have left on the modules
+        for child in self.module.modules():  # tensors that calls stored there
             tensors += [t for t in vars(child).values() if isinstance(t, Tensor)]
         for tensor in tensors:
             if tensor.grad_fn is not None or isinstance(tensor, TapedTensor):
@@ -408,13 +411,13 @@ class EvoGradMetaOptimizer(nn.Module):
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state with the generator as its device and random state."""
+        """Return the state; the generator becomes its device and random state."""
         state = dict(vars(self))
         generator = state.pop("generator")
         return {**state, "_generator": (generator.device, generator.get_state())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take a state back. A copy has a module of its own, and can adapt it."""
+        """Restore a state. A copy owns its module, so it may adapt the module."""
         state = dict(state)
         device, random_state = state.pop("_generator")
         super().__setstate__(state)

@@ -1,4 +1,4 @@
-"""Hypergradients for people with a bilevel problem of their own."""
+"""Hypergradients of user-defined bilevel problems, without learn2learn."""
 
 from l2l_evograd.bilevel.gradients import BilevelGradients, bilevel_gradients
 from l2l_evograd.bilevel.hypergradient import Hypergradient, hypergradient

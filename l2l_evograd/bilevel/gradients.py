@@ -1,6 +1,7 @@
-"""``bilevel_gradients``: what one step of bilevel training computes, without stepping.
+"""``bilevel_gradients``: the gradients of a bilevel training step, without stepping.
 
-For loops of one's own: accumulation, scaled losses, clipping, averaging over processes.
+For custom training loops: accumulation, scaled losses, clipping, averaging over
+processes.
 """
 
 import contextlib
@@ -14,32 +15,38 @@ from l2l_evograd.bilevel.problem import Loss, ModuleProblem
 from l2l_evograd.checks import check_loss, check_positive
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import Estimator
-from l2l_evograd.estimators.perturbations import draw_seed
 from l2l_evograd.hyperparameters import Hyperparameters, check_reached
 from l2l_evograd.replay.call_state import RandomState, random_state
 from l2l_evograd.replay.inner_loss import gradient
 from l2l_evograd.replay.program import LostHistory, Program
 from l2l_evograd.replay.tensor import plain
+from l2l_evograd.seeds import draw_seed
 from l2l_evograd.updates.inner_step import Checks, Update, inner_step, make_update
 from l2l_evograd.updates.situation import Situation
 
-if TYPE_CHECKING:  # not every build of torch has it
+if TYPE_CHECKING:  # some builds of torch lack it
     from torch.distributed import ProcessGroup
+
+
+# Takes the gradients of the weights, by name, and those of ``also``.
+Move = Callable[[dict[str, Tensor | None], list[Tensor | None]], None]
 
 
 class BilevelGradients:
     """What :func:`bilevel_gradients` returns.
 
     Attributes:
-        inner_loss: ℓ at the present weights and λ, detached.
+        inner_loss: ℓ at the current weights and λ, detached.
         outer_loss: L at the virtual weights, detached.
         hypergradient: dL/dλ, one tensor for each of λ.
-        gradients: ∇_θ ℓ at the present weights and λ, one tensor for each parameter
-            that requires grad and is not among λ, by name; None where the loss does not
-            use it. Empty for ``update="evolution"``, which takes no gradient.
-        extras: the same for the tensors of ``also``, in their order.
+        gradients: ∇_θ ℓ at the current weights and λ, by name: one tensor for each
+            parameter that requires grad and is not among λ, or None if the loss does
+            not use that parameter. Empty for ``update="evolution"`` without ``move``,
+            which takes no gradient.
+        extras: the derivatives of ℓ with respect to the tensors of ``also``, in the
+            same order.
 
-    All are means over the processes of a group.
+    With a process group, all of these are means over its processes.
     """
 
     def __init__(
@@ -61,14 +68,15 @@ class BilevelGradients:
     def at_present(
         self,
     ) -> tuple[dict[str, Tensor | None], list[Tensor | None]]:
-        """Return ``gradients`` and ``extras`` anew, at the λ of now.
+        """Return ``gradients`` and ``extras`` again, at the current values of λ.
 
-        For after λ has moved, once. Buffers and random numbers are as in the call
-        before.
+        Call this after λ has changed, and only once. The inner loss sees the same
+        buffers and random numbers as in the original call.
 
-        Cost: one backward pass. Where λ enters behind the model's outputs, as sample
-        weights do, what lies behind λ is computed again on the graph that was kept;
-        elsewhere ``inner_loss`` is called again, one forward pass more.
+        Cost: one backward pass. If λ enters after the model's outputs, as sample
+        weights do, only the part of the loss after λ is computed again, on the graph
+        that was kept. Otherwise ``inner_loss`` is called again, which costs one more
+        forward pass.
         """
         return self._again()
 
@@ -88,34 +96,39 @@ def bilevel_gradients(
     also: Sequence[Tensor] = (),
     keep: bool = False,
     check: str = "first",
+    move: Move | None = None,
 ) -> BilevelGradients:
     """Return the gradients of λ and of the weights, and both losses.
 
-    dL(θ'(λ), λ)/dλ with θ' = θ − lr ∇_θ ℓ(θ, λ), a virtual step from the present
-    weights, and ∇_θ ℓ(θ, λ) itself. No parameter and no ``.grad`` is changed.
+    Computes dL(θ'(λ), λ)/dλ, where θ' = θ − lr ∇_θ ℓ(θ, λ) is a virtual step from the
+    current weights, and ∇_θ ℓ(θ, λ). No parameter and no ``.grad`` is changed.
 
     Args:
         model: the base model; its parameters that require grad and are not λ are θ.
-        inner_loss: ℓ, called ``inner_loss(view)``; ``view`` behaves as the model.
-        outer_loss: L, called likewise with the model at the virtual weights.
+        inner_loss: ℓ, called ``inner_loss(view)``; ``view`` behaves like the model.
+        outer_loss: L, called in the same way; its view has the virtual weights.
         hyperparameters: λ.
         lr: η of the virtual step, positive.
         update: ``"gradient"``, or ``"evolution"`` for the paper's Algorithm 1.
         estimator: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
-        generator: of the perturbations; None: torch's global one, which then advances
-            by one draw if there are any.
+        generator: generator of the perturbations. None: torch's global generator,
+            which advances by one draw if there are perturbations.
         allow_unused: accept λ, or weights, that the inner loss does not use.
         process_group: as for :func:`~l2l_evograd.bilevel_step`.
         also: further tensors to differentiate the inner loss with respect to.
         keep: keep what :meth:`BilevelGradients.at_present` needs.
         check: as for :func:`~l2l_evograd.hypergradient`.
+        move: only for ``update="evolution"``: called once with the ``gradients`` and
+            ``extras`` of the result, before the population is drawn. It may change the
+            weights in place; the population is then drawn around the changed weights,
+            as in the paper's code. This costs one backward pass.
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`~l2l_evograd.hypergradient`.
 
     Cost:
         One inner forward pass and one backward pass, one forward and backward pass of
-        the outer loss, and what the estimator costs. Between processes two messages of
+        the outer loss, and what the estimator costs. Processes exchange two messages of
         the size of θ and one of the size of λ.
 
     Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1.
@@ -132,6 +145,7 @@ def bilevel_gradients(
         also,
         keep,
         check,
+        move,
     )
 
 
@@ -147,18 +161,24 @@ def compute(
     also: Sequence[Tensor],
     keep: bool,
     check: str,
-    beforehand: Callable[[Tensor, Sequence[Tensor]], None] | None = None,
+    move: Move | None = None,
 ) -> BilevelGradients:
-    """Do what :func:`bilevel_gradients` says, with the update made already.
-
-    ``beforehand`` is called with the inner loss and the weights that it was computed
-    from, before a population is drawn; it may move the weights in place, and the
-    population surrounds them then.
-    """
+    """Compute what :func:`bilevel_gradients` returns, for a given update rule."""
     processes = rule.processes
     rate = check_positive(lr, "lr")
     problem = ModuleProblem(model, hyperparameters, own_buffers=False)
+    names = problem.weight_names
     also = list(also)
+    taken: list[Tensor | None] = []
+
+    def move_first(loss: Tensor, params: Sequence[Tensor]) -> None:
+        found = torch.autograd.grad(
+            loss, [*params, *also], allow_unused=True, retain_graph=True
+        )
+        taken.extend(processes.mean(list(found)))
+        if move is not None:
+            move(dict(zip(names, taken, strict=False)), taken[len(params) :])
+
     with torch.enable_grad():
         start = _Start(problem, inner_loss)
         value = problem.inner(
@@ -181,14 +201,14 @@ def compute(
                 ),
                 retain_graph=shared is not None,
                 extras=also,
-                beforehand=beforehand,
+                beforehand=None if move is None else move_first,
             ),
         )
         if not allow_unused:
             check_reached(stepped.reached, problem.hyperparameters, problem.names)
         inner_value = plain(value).detach()
         before = problem.values
-        # Its graph would live through the passes to come.
+        # Otherwise its graph would stay in memory during the passes below.
         del value
         problem.values = stepped.params
         outer = check_loss(problem.outer(outer_loss), "the outer loss")
@@ -209,19 +229,21 @@ def compute(
         split = len(before)
         return dict(zip(names, means[:split], strict=True)), means[split:]
 
-    names = problem.weight_names
+    gradients, extras = stepped.gradients, processes.mean(stepped.extras)
+    if taken:
+        gradients, extras = taken[: len(before)], taken[len(before) :]
     return BilevelGradients(
         inner_value,
         outer,
         list(hypergradients),
-        dict(zip(names, stepped.gradients, strict=True)) if stepped.gradients else {},
-        processes.mean(stepped.extras),
+        dict(zip(names, gradients, strict=True)) if gradients else {},
+        extras,
         again,
     )
 
 
 class _Start:
-    """The circumstances in which the inner loss was called, to call it again there."""
+    """The buffers and random state before the inner loss was called."""
 
     def __init__(self, problem: ModuleProblem, inner_loss: Loss) -> None:
         self._problem = problem
@@ -231,7 +253,7 @@ class _Start:
         self._random = [RandomState(device, random_state(device)) for device in devices]
 
     def loss(self) -> Tensor:
-        """Return the inner loss at the present λ."""
+        """Call the inner loss again from this state, at the current λ."""
         with contextlib.ExitStack() as stack:
             for state in self._random:
                 stack.enter_context(state.again())
@@ -239,9 +261,10 @@ class _Start:
 
 
 def _part_behind(value: Tensor, problem: ModuleProblem) -> Program | None:
-    """Return the part of the loss behind λ, if it can be computed again on its own.
+    """Return the part of the loss that depends on λ, if it can be computed again alone.
 
-    It can where λ enters behind the weights, and nothing of it leaves as a number.
+    It can if λ enters after all weights, and if no value that depends on λ has left the
+    autograd graph, for example as a Python number.
     """
     if problem.escaped:
         return None

@@ -1,4 +1,4 @@
-"""``hypergradient``: weights and hyperparameters in, gradients out, nothing changed."""
+"""``hypergradient``: a pure function from weights and hyperparameters to gradients."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,17 +9,16 @@ from torch import Tensor, nn
 from l2l_evograd.bilevel.problem import DictProblem, Loss, ModuleProblem
 from l2l_evograd.checks import check_count, check_loss, check_positive
 from l2l_evograd.estimators import Estimator
-from l2l_evograd.estimators.perturbations import draw_seed
 from l2l_evograd.hyperparameters import Hyperparameters, check_reached
 from l2l_evograd.replay.inner_loss import gradient
 from l2l_evograd.replay.tensor import plain
+from l2l_evograd.seeds import default_generator, draw_seed
 from l2l_evograd.updates.adjoint import Gate
 from l2l_evograd.updates.evolution import Evolution
 from l2l_evograd.updates.inner_step import (
     MEMORY_LIMIT,
     Checks,
     Keeping,
-    default_generator,
     inner_step,
     make_update,
     needs_a_record,
@@ -68,43 +67,43 @@ def hypergradient(
     Args:
         inner_loss: ℓ; a sequence has one loss for each step. With a dict of weights
             it is called ``inner_loss(params, hyperparameters)``, with a module
-            ``inner_loss(view)``, where ``view`` behaves as the module. It is called
-            once for each step; whatever else is needed of it is repeated from the
-            record of that call.
+            ``inner_loss(view)``, where ``view`` behaves like the module. It is called
+            once for each step; all further evaluations replay the record of that call.
         outer_loss: L, called in the same way at the new weights.
-        params: θ as a dict of tensors, or a module, whose parameters other than λ
-            that require grad are θ.
+        params: θ as a dict of tensors, or a module. The parameters of a module that
+            require grad and are not λ are θ.
         hyperparameters: λ. With a dict of weights: a tensor, a sequence or a dict of
             tensors. With a module: tensors inside or outside it, modules or names.
-        lr: η, positive: a number of any kind, or a tensor of one element. For
+        lr: η, positive: a number of any kind, or a tensor of one element. Required for
             ``update="gradient"``.
         update: ``"gradient"`` or ``"evolution"``.
         estimator: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
         steps: T.
         first_order: whether to drop the curvature that passes the cotangent from one
             inner step to the one before it. None: False for ``Exact()``, else True.
-        generator: of the perturbations. None: they follow from the global random
-            state, which is not advanced, so a second call draws the same.
-        allow_unused: return 0 for hyperparameters that no inner loss reaches, and
-            leave weights that the loss does not use as they are.
+        generator: generator of the perturbations. None: the perturbations follow from
+            torch's global random state, which is not advanced, so a second call draws
+            the same perturbations.
+        allow_unused: return 0 for hyperparameters that no inner loss uses, and leave
+            weights that the loss does not use unchanged.
         memory: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
         memory_limit: likewise.
         check: likewise; ``"first"`` counts the steps with the same ``inner_loss`` over
             all calls.
 
     Returns:
-        :class:`Hypergradient`. The global random state is as after one ordinary call
-        of each loss.
+        :class:`Hypergradient`. The global random state is the same as after one
+        ordinary call of each loss.
 
     Raises:
-        TypeError, ValueError: for losses that are no finite scalar tensors, λ among
-            the weights or not reached, and settings out of range.
-        RuntimeError: for an inner loss that, computed again, comes out differently.
+        TypeError, ValueError: if a loss is not a finite scalar tensor, if one of λ is
+            among the weights or is not used, or if a setting is out of range.
+        RuntimeError: if the inner loss, computed again, gives a different result.
 
     Cost:
         For each step one forward and backward pass, and what the estimator costs; one
-        forward and backward pass of the outer loss. A check is one forward and one
-        backward pass more.
+        forward and backward pass of the outer loss. A check costs one more forward and
+        backward pass.
 
     Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1 and Table 1.
     """
@@ -126,8 +125,8 @@ def hypergradient(
     reached = [False] * len(problem.hyperparameters)
     with torch.enable_grad():
         for position, loss in enumerate(losses):
-            # The curvature of the first step would lead to the initial weights only,
-            # unless autograd's graph is the answer as it is.
+            # The curvature of the first step only affects the gradient of the initial
+            # weights, which is not wanted. Exact uses autograd's graph as it is.
             dropped = first_order or (position == 0 and not rule.estimator.exact)
             twice = rule.estimator.exact or not dropped
             again = twice and keeping.again
@@ -179,8 +178,8 @@ def _number(lr: Any, optional: bool) -> float:
     if isinstance(lr, Tensor) and lr.numel() == 1:
         if lr.requires_grad:
             raise ValueError(
-                "expected lr to be a number, got a tensor that requires grad; learned "
-                "rates go with EvoGradMetaOptimizer(lr=...)"
+                "expected lr to be a number, got a tensor that requires grad; use "
+                "EvoGradMetaOptimizer(lr=...) for learned rates"
             )
         lr = lr.item()
     return check_positive(lr, "lr")

@@ -1,7 +1,7 @@
-"""The two ways to pose a bilevel problem: over a dict of weights, or over a module.
+"""Bilevel problems whose weights are in a dict or in a module.
 
-Both answer the same questions: a loss at the present weights, recorded or not, and how
-λ was given.
+Both classes have the same interface: they evaluate a loss at the current weights,
+recorded or not, and return tensors in the structure in which λ was given.
 """
 
 import contextlib
@@ -24,21 +24,22 @@ Loss = Callable[..., Tensor]
 
 
 class ModuleProblem:
-    """θ in a module: losses are given a copy that behaves as the module.
+    """A problem with θ in a module; the losses get a copy that behaves like the module.
 
     Args:
         model: the module; it is not changed.
         hyperparameters: λ.
-        own_buffers: whether inner losses write to buffers of their own, or to those of
-            the module. Outer losses never write to either.
+        own_buffers: whether inner losses write to copies of the module's buffers (True)
+            or to the module's own buffers (False). Outer losses write to neither.
 
     Attributes:
-        values: θ as it is now.
-        weight_names: of θ.
-        hyperparameters: λ, as the tensors that gradients are wanted of.
-        names: of λ, for messages.
-        escaped: whether numbers left the last inner loss on the way from λ.
-        identity: tells the problem from others.
+        values: the current θ.
+        weight_names: the names of θ.
+        hyperparameters: λ, as the tensors whose gradients are computed.
+        names: the names of λ, for error messages.
+        escaped: whether a value that depends on λ has left the autograd graph of the
+            last inner loss, for example as a Python number.
+        identity: hashable key that distinguishes this problem from others.
     """
 
     def __init__(
@@ -66,16 +67,16 @@ class ModuleProblem:
     def inner(
         self, loss: Loss, record: bool, twice: bool, mark: bool = False
     ) -> Tensor:
-        """Return an inner loss at the present weights.
+        """Return an inner loss at the current weights.
 
         Args:
-            loss: called once.
-            record: so that it can be computed again.
+            loss: the inner loss; it is called once.
+            record: whether to record the calls, so that it can be computed again.
             twice: whether it will be differentiated twice.
-            mark: record also what the part behind λ is computed from.
+            mark: whether to keep the tensors that the part after λ is computed from.
         """
         if twice and self._own_buffers:
-            # What an earlier step saved must not be what this one writes to.
+            # Autograd saved the buffers of earlier steps. This step writes to copies.
             self._buffers = self.buffers()
         view = self._view(self._buffers)
         marked = self.hyperparameters if mark else ()
@@ -90,16 +91,16 @@ class ModuleProblem:
         return value
 
     def outer(self, loss: Loss) -> Tensor:
-        """Return the outer loss at the present weights."""
+        """Return the outer loss at the current weights."""
         copies = {key: b.detach().clone() for key, b in self._buffers.items()}
         return loss(self._view(copies))
 
     def buffers(self) -> dict[int, Tensor]:
-        """Return copies of the buffers as they are now, to begin from again."""
+        """Return copies of the current buffers, to start from them again."""
         return {key: b.detach().clone() for key, b in self._buffers.items()}
 
     def inner_from(self, loss: Loss, buffers: dict[int, Tensor]) -> Tensor:
-        """Return an inner loss at the present weights from earlier buffers."""
+        """Return an inner loss at the current weights, starting from ``buffers``."""
         return loss(self._view(buffers))
 
     def structured(self, tensors: list[Tensor]) -> Any:
@@ -107,8 +108,8 @@ class ModuleProblem:
         return structured_as(self._given, tensors)
 
     def _view(self, buffers: dict[int, Tensor]) -> nn.Module:
-        # A copy for each loss: what it hands to later, such as activation checkpoints,
-        # keeps the weights that it was computed with.
+        # Each loss gets its own copy. Code that runs later, such as an activation
+        # checkpoint, then still sees the weights that the loss was computed with.
         weights = zip(self._own, self.values, strict=True)
         return copy_structure(
             self._model, {**buffers, **{id(p): v for p, v in weights}}
@@ -116,7 +117,9 @@ class ModuleProblem:
 
 
 class DictProblem:
-    """θ in a dict: the losses are functions of both, and look after the rest.
+    """A problem with θ in a dict; the losses are functions of θ and λ.
+
+    The losses manage all other state themselves.
 
     Attributes: as :class:`ModuleProblem`.
     """
@@ -146,7 +149,7 @@ class DictProblem:
     def inner(
         self, loss: Loss, record: bool, twice: bool, mark: bool = False
     ) -> Tensor:
-        """Return an inner loss at the present weights."""
+        """Return an inner loss at the current weights."""
         with contextlib.ExitStack() as stack:
             if twice:
                 stack.enter_context(TwiceDifferentiable(recurrent=False))
@@ -156,7 +159,7 @@ class DictProblem:
             return self.outer(loss)
 
     def outer(self, loss: Loss) -> Tensor:
-        """Return a loss at the present weights."""
+        """Return a loss at the current weights."""
         named = dict(zip(self.weight_names, self.values, strict=True))
         return loss(named, self.structured(list(self.hyperparameters)))
 
@@ -178,8 +181,8 @@ def tensors_of(hyperparameters: object) -> list[Tensor]:
     """Return λ as a list of tensors.
 
     Raises:
-        TypeError: if something in it is no tensor.
-        ValueError: if there is none.
+        TypeError: if an item is not a tensor.
+        ValueError: if there are no hyperparameters.
     """
     if isinstance(hyperparameters, Tensor):
         found: list[Any] = [hyperparameters]

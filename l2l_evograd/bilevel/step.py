@@ -20,7 +20,7 @@ from l2l_evograd.hyperparameters import (
 from l2l_evograd.updates.evolution import Evolution
 from l2l_evograd.updates.inner_step import make_update
 
-if TYPE_CHECKING:  # not every build of torch has it
+if TYPE_CHECKING:  # some builds of torch lack it
     from torch.distributed import ProcessGroup
 
 
@@ -32,7 +32,7 @@ class BilevelStep(NamedTuple):
         outer_loss: L at the virtual weights, detached.
         hypergradient: dL/dλ, one tensor for each of λ.
 
-    All three are means over the processes of a group.
+    With a process group, all three are means over its processes.
     """
 
     inner_loss: Tensor
@@ -59,64 +59,65 @@ def bilevel_step(
 ) -> BilevelStep:
     """Make one step of online bilevel training: hypergradient, λ step, base step.
 
-    The hypergradient goes through one virtual inner step from the present weights;
-    the weights themselves take the base optimizer's step. The two share the inner
-    forward pass: where λ enters behind the model's outputs, as sample weights do, only
-    what lies behind is computed again with the new λ, and ``inner_loss`` is called
-    once. Where λ enters among the weights, it is called again.
+    The hypergradient goes through one virtual inner step from the current weights. The
+    weights themselves take the base optimizer's step. Both share the inner forward
+    pass. With ``base_step="after"`` the base step needs the loss at the new λ: if λ
+    enters after the model's outputs, as sample weights do, only the part of the loss
+    after λ is computed again, and ``inner_loss`` is called once. If λ enters inside the
+    model, ``inner_loss`` is called again.
 
     Args:
         model: the base model; its parameters that require grad and are not λ are θ.
-        inner_loss: ℓ, called ``inner_loss(view)``; ``view`` behaves as the model.
-        outer_loss: L, called likewise with the model at the virtual weights.
-        base_optimizer: of θ, and of whatever else it holds.
-        hyper_optimizer: of λ.
-        hyperparameters: λ; None: all parameters of ``hyper_optimizer``.
-        lr: η of the virtual step; None: the base optimizer's, first group.
+        inner_loss: ℓ, called ``inner_loss(view)``; ``view`` behaves like the model.
+        outer_loss: L, called in the same way; its view has the virtual weights.
+        base_optimizer: optimizer of θ, and of any other tensors that it holds.
+        hyper_optimizer: optimizer of λ.
+        hyperparameters: λ. None: all parameters of ``hyper_optimizer``.
+        lr: η of the virtual step. None: the rate of the base optimizer's first group.
         update: ``"gradient"``, or ``"evolution"`` for the paper's Algorithm 1.
         estimator: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
-        base_step: ``"after"``: the base step sees the new λ, as in Meta-Weight-Net.
-            ``"before"``: it uses the gradient at the old λ, one pass fewer, as in
-            learned feature-wise transformation. With ``update="evolution"`` the
-            population then surrounds the weights after that step, as in the paper's
-            code.
-        generator: of the perturbations; None: torch's global one, which then advances
-            by one draw if there are any.
+        base_step: ``"after"``: the base step uses the new λ, as in Meta-Weight-Net.
+            ``"before"``: the base step uses the gradient at the old λ, which saves one
+            pass, as in learned feature-wise transformation. With
+            ``update="evolution"``, ``"before"`` draws the population around the weights
+            after the base step, as in the paper's code.
+        generator: generator of the perturbations. None: torch's global generator,
+            which advances by one draw if there are perturbations.
         allow_unused: accept λ, or weights, that the inner loss does not use.
-        process_group: processes that make this step together, each with a share of the
-            data and the same weights, λ and optimizers. ℓ and L are then the means of
-            their losses, and all take the same step. Buffers are each process's own.
-            Processes that share out the candidates of a population instead are
-            ``EvoGrad``'s own ``process_group``; of both, a grid of processes can have
-            the one along its rows and the other along its columns.
+        process_group: the processes that make this step together. Each process has its
+            own share of the data, and the same weights, λ and optimizers. ℓ and L are
+            then the means of the processes' losses, and all processes take the same
+            step. Each process has its own buffers. To split the candidates of a
+            population instead of the data, use the ``process_group`` of ``EvoGrad``. To
+            split both, arrange the processes in a grid: one group along the rows, the
+            other along the columns.
         check: as for :func:`~l2l_evograd.hypergradient`.
 
     Returns:
-        :class:`BilevelStep`. Parameters of both optimizers hold the gradients that
-        were applied in ``.grad``. Buffers and random state are as after one ordinary
-        training step and one evaluation of the outer loss; the outer loss does not
-        update buffers.
+        :class:`BilevelStep`. The parameters of both optimizers have the applied
+        gradients in ``.grad``. Buffers and random state are the same as after one
+        ordinary training step and one evaluation of the outer loss; the outer loss does
+        not update buffers.
 
     Raises:
         TypeError, ValueError: as :func:`hypergradient`; ValueError if the base
-            optimizer holds one of λ, or if the same processes are to share out data
+            optimizer holds one of λ, or if the same processes would split both data
             and candidates.
 
     Cost:
         One inner forward pass, one backward pass for the virtual step and one for the
         base step (``"before"``: the same one), one forward and backward pass of the
-        outer loss, and what the estimator costs. Between processes three messages of
+        outer loss, and what the estimator costs. Processes exchange three messages of
         the size of θ (``"before"``: two), and one of the size of λ.
 
-    Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1; for the order of the
-    steps their released code.
+    Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1. The order of the steps
+    is that of their released code.
     """
     check_choice(base_step, ("after", "before"), "base_step")
     named = _parameters(hyper_optimizer) if hyperparameters is None else hyperparameters
     if lr is None:
         lr = float(base_optimizer.param_groups[0]["lr"])
-    processes = Processes(process_group)
-    rule = make_update(update, estimator, processes)
+    rule = make_update(update, estimator, Processes(process_group))
     chosen = find_hyperparameters(named, model)
     _check_apart(base_optimizer, chosen)
     parameters = dict(model.named_parameters())
@@ -127,12 +128,10 @@ def bilevel_step(
     ]
     early = base_step == "before" and isinstance(rule, Evolution)
 
-    def step_early(value: Tensor, base: Sequence[Tensor]) -> None:
-        # As in the paper's code, the population surrounds the weights after this step.
-        found = torch.autograd.grad(
-            value, [*base, *others], allow_unused=True, retain_graph=True
-        )
-        _take([*params, *others], processes.mean(list(found)))
+    def take_base_step(
+        gradients: dict[str, Tensor | None], extras: list[Tensor | None]
+    ) -> None:
+        _take([*params, *others], [*gradients.values(), *extras])
         base_optimizer.step()
 
     found = compute(
@@ -147,7 +146,7 @@ def bilevel_step(
         others,
         keep=base_step == "after",
         check=check,
-        beforehand=step_early if early else None,
+        move=take_base_step if early else None,
     )
     for tensor, grad in zip(chosen, found.hypergradient, strict=True):
         tensor.grad = grad
@@ -156,13 +155,12 @@ def bilevel_step(
         gradients, extras = found.gradients, found.extras
         if base_step == "after":
             gradients, extras = found.at_present()
-        _take([*params, *others], [*gradients.values(), *extras])
-        base_optimizer.step()
+        take_base_step(gradients, extras)
     return BilevelStep(found.inner_loss, found.outer_loss, found.hypergradient)
 
 
 def _take(params: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    """Put gradients into ``.grad``, in place of what was there."""
+    """Store gradients in ``.grad``, replacing earlier ones."""
     for param, grad in zip(params, gradients, strict=True):
         param.grad = None if grad is None else grad.detach()
 

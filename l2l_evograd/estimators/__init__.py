@@ -1,8 +1,9 @@
 """Estimators of ∂D/∂λ, the term that every hypergradient rests on.
 
-θ weights, λ hyperparameters, ℓ(θ, λ) inner loss, v = ∂L/∂θ_new the cotangent of the
-updated weights. D = v·∇_θ ℓ(θ, λ) is the directional derivative of the inner loss
-along v, and the hypergradient through one gradient step of rate η is −η ∂D/∂λ.
+θ are the weights, λ the hyperparameters, ℓ(θ, λ) is the inner loss and v = ∂L/∂θ_new
+the cotangent of the updated weights. D = v·∇_θ ℓ(θ, λ) is the directional derivative of
+the inner loss along v. The hypergradient through one gradient step with learning rate η
+is −η ∂D/∂λ.
 
 =================  =================================================  =================
 ``EvoGrad``        Σ_k (s_k − s̄) ∂_λ ℓ(θ + ε_k) / ((K − 1) σ²)        K passes
@@ -10,7 +11,7 @@ along v, and the hypergradient through one gradient step of rate η is −η ∂
 ``Exact``          ∂_λ (v·∇_θ ℓ)                                      double backward
 =================  =================================================  =================
 
-with s_k = v·ε_k and v̂ = v/‖v‖. A pass is one forward pass and one backward pass to λ.
+Here s_k = v·ε_k and v̂ = v/‖v‖. A pass is one forward pass and one backward pass to λ.
 """
 
 from l2l_evograd.checks import check_choice
@@ -36,11 +37,11 @@ _BY_NAME: dict[str, type[EvoGrad] | type[Guided] | type[Exact]] = {
 
 
 def resolve_estimator(estimator: object, update: str) -> Estimator:
-    """Return the estimator meant by an object, a name or None.
+    """Return the estimator that an object, a name or None stands for.
 
     Raises:
-        ValueError: for an unknown name, or one that does not go with ``update``.
-        TypeError: for anything else.
+        ValueError: for an unknown name, or an estimator that ``update`` cannot use.
+        TypeError: for any other type.
     """
     check_choice(update, ("gradient", "evolution"), "update")
     if estimator is None:

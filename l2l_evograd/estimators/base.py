@@ -1,4 +1,4 @@
-"""What an estimator of ∂D/∂λ is, and what it is asked."""
+"""The interface that all estimators of ∂D/∂λ implement."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from l2l_evograd.replay.inner_loss import InnerLoss
 
 @dataclass(frozen=True)
 class Question:
-    """∂D/∂λ is wanted, D = v·∇_θ ℓ(θ, λ).
+    """The arguments of one estimate of ∂D/∂λ, where D = v·∇_θ ℓ(θ, λ).
 
     Attributes:
         loss: ℓ.
         params: θ, detached.
         direction: v.
-        wanted: positions of the inputs λ of ``loss``.
-        seed: of the perturbations, where there are any.
-        known: ∂ℓ/∂λ at θ for the inputs wanted, where somebody has it.
+        wanted: positions of λ among the inputs of ``loss``.
+        seed: seed of the perturbations, for estimators that draw any.
+        known: ∂ℓ/∂λ at θ for the wanted inputs, if the caller already has it.
     """
 
     loss: InnerLoss
@@ -33,12 +33,12 @@ class Question:
 
 
 class Estimator(ABC):
-    """An estimate of ∂D/∂λ, and what it needs.
+    """Base class of the estimators of ∂D/∂λ.
 
     Attributes:
         exact: whether autograd's graph of the inner step gives the same answer.
-        random: whether it draws random numbers.
-        uses_known: whether ∂ℓ/∂λ at θ saves it a pass.
+        random: whether the estimator draws random numbers.
+        uses_known: whether a known ∂ℓ/∂λ at θ saves the estimator one pass.
     """
 
     exact: ClassVar[bool] = False
@@ -46,12 +46,12 @@ class Estimator(ABC):
 
     @property
     def uses_known(self) -> bool:
-        """See above."""
+        """Whether a known ∂ℓ/∂λ at θ saves the estimator one pass."""
         return False
 
     @abstractmethod
     def mixed(self, question: Question) -> list[Tensor]:
-        """Return ∂D/∂λ, one tensor for each input wanted."""
+        """Return ∂D/∂λ, one tensor for each wanted input."""
 
 
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:

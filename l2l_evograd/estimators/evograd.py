@@ -12,7 +12,7 @@ from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators.base import Estimator, Question, add_scaled
 from l2l_evograd.estimators.perturbations import FAMILIES, SAMPLINGS, Perturbations
 
-if TYPE_CHECKING:  # not every build of torch has it
+if TYPE_CHECKING:  # some builds of torch lack it
     from torch.distributed import ProcessGroup
 
 
@@ -20,38 +20,42 @@ if TYPE_CHECKING:  # not every build of torch has it
 class EvoGrad(Estimator):
     """The paper's population of K perturbed models.
 
-    Behind ``update="evolution"`` it is Algorithm 1. Behind ``update="gradient"`` the
-    same population estimates ∂D/∂λ ≈ Σ_k (s_k − s̄) ∂_λ ℓ(θ + ε_k) / ((K − 1) σ²),
-    which has expectation ∂D/∂λ as σ → 0; the temperature plays no part in it.
+    With ``update="evolution"`` the population is that of Algorithm 1. With
+    ``update="gradient"`` the same population estimates
+    ∂D/∂λ ≈ Σ_k (s_k − s̄) ∂_λ ℓ(θ + ε_k) / ((K − 1) σ²). The expectation of this
+    estimate tends to ∂D/∂λ as σ → 0. The estimate does not use the temperature.
 
     Args:
-        n_model_candidates: K, at least 2: the estimate of one candidate is exactly 0.
-        sigma: σ, standard deviation of the perturbation of every weight.
+        n_model_candidates: K, at least 2. With one candidate the estimate is exactly 0.
+        sigma: σ, the standard deviation of the perturbation of every weight.
         temperature: τ of w = softmax(−ℓ/τ), for ``update="evolution"``.
         noise: ``"rademacher"`` (±σ, as in the paper's experiments) or ``"gaussian"``.
         sampling: ``"plain"``, ``"antithetic"`` (pairs ±ε, K even) or ``"orthogonal"``.
-        process_group: processes that share out the candidates: of N, number r evaluates
-            those with k mod N = r. All make the same calls in the same order, with the
-            same weights, λ, data and random state of torch, where the process_group of
-            :func:`~l2l_evograd.bilevel_step` has different data in each; the seed of
-            the perturbations is the first one's. All get the same result, that of one
-            process. None: this process evaluates all candidates. Copies share the
-            group; pickling refuses it.
+        process_group: the processes that split the candidates among themselves. Of N
+            processes, process r evaluates the candidates with k mod N = r. All
+            processes make the same calls in the same order, with the same weights, λ,
+            data and torch random state. (The process_group of
+            :func:`~l2l_evograd.bilevel_step` is different: there, each process has its
+            own data.) All processes use the first process's seed for the perturbations.
+            All get the same result as a single process would. None: this process
+            evaluates all candidates. Copies of the estimator share the group. An
+            estimator with a group cannot be pickled.
 
     Raises:
-        ValueError: for values outside these.
-        TypeError: for a process_group that is none.
+        ValueError: for values outside these ranges.
+        TypeError: if process_group is not a process group.
 
     Cost:
-        K forward passes and K backward passes to λ; one candidate's graph at a time.
-        At K = 2 a single estimate is noise for the most part: its cosine to the exact
+        K forward passes and K backward passes to λ. Only one candidate's graph exists
+        at a time. At K = 2 a single estimate is mostly noise: its cosine to the exact
         hypergradient falls with the square root of the number of weights.
 
-        Of N processes, each makes at most ⌈K/N⌉ of the passes, and draws all
-        perturbations. Between them go the seed, the K losses (for
-        ``update="evolution"``) and one message of the size of λ; one of the size of
-        the weights only where the curvature of ``update="evolution"`` is wanted. If
-        one fails, the others wait for it until the group's timeout.
+        With N processes, each process makes at most ⌈K/N⌉ of the passes, and draws all
+        perturbations. The processes exchange the seed, the K losses (for
+        ``update="evolution"``) and one message of the size of λ. They exchange a
+        message of the size of the weights only if the curvature of
+        ``update="evolution"`` is wanted. If one process fails, the others wait for it
+        until the group's timeout.
 
     Source: Bohdal, Yang, Hospedales, "EvoGrad", NeurIPS 2021, Algorithm 1.
     """
@@ -66,7 +70,7 @@ class EvoGrad(Estimator):
     process_group: "ProcessGroup | None" = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot give an estimate."""
+        """Check the arguments."""
         count = self.n_model_candidates
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(
@@ -87,17 +91,17 @@ class EvoGrad(Estimator):
                 f"antithetic noise comes in pairs: expected an even "
                 f"n_model_candidates, got {count}"
             )
-        Processes(self.process_group)  # refuses what is no group
+        Processes(self.process_group)  # raises a TypeError for other objects
 
     @property
     def processes(self) -> Processes:
-        """Those that share out the candidates."""
+        """The processes that split the candidates among themselves."""
         return Processes(self.process_group)
 
     def perturbations(self, params: Sequence[Tensor], seed: int) -> Perturbations:
-        """Return the population's perturbations of ``params``, alike in all processes.
+        """Return the population's perturbations of ``params``, equal in all processes.
 
-        Cost: a message of one number where there are several.
+        Cost: one message of one number if there are several processes.
         """
         return Perturbations(
             params,
@@ -110,16 +114,16 @@ class EvoGrad(Estimator):
 
     @property
     def learning_rate(self) -> float:
-        """η = σ²(K−1)/(Kτ): the gradient step that Algorithm 1 stands for.
+        """η = σ²(K−1)/(Kτ), the rate of the gradient step equivalent to Algorithm 1.
 
-        σ²/τ for antithetic noise, whose mean is exactly 0.
+        It is σ²/τ for antithetic noise, whose mean is exactly 0.
         """
         count = self.n_model_candidates
         freedom = count if self.sampling == "antithetic" else count - 1
         return self.sigma**2 * freedom / (count * self.temperature)
 
     def mixed(self, question: Question) -> list[Tensor]:
-        """Return the estimate of ∂D/∂λ, one candidate's graph at a time."""
+        """Return the estimate of ∂D/∂λ; one candidate's graph exists at a time."""
         loss, params = question.loss, list(question.params)
         noise = self.perturbations(params, question.seed)
         scores = noise.project(question.direction)
@@ -132,4 +136,4 @@ class EvoGrad(Estimator):
         return self.processes.sums(totals)
 
     def __deepcopy__(self, memo: object) -> "EvoGrad":
-        return self  # nothing in it can change, and a process group has no copies
+        return self  # immutable, and a process group cannot be copied

@@ -18,17 +18,18 @@ class Exact(Estimator):
     ∂D/∂λ = ∂_λ (v·∇_θ ℓ(θ, λ)), by automatic differentiation.
 
     Cost:
-        On the graph that the step kept: one backward pass through it. Computed again
-        (``memory="recompute"``): one forward pass, one backward pass with graph and one
-        backward pass through it, with the memory of one step however many there are.
-        Attention then runs on the math kernel, and recurrent layers without cuDNN: the
-        kernels that can be differentiated twice.
+        If the step kept its graph: one backward pass through that graph. If the step is
+        computed again (``memory="recompute"``): one forward pass, one backward pass
+        with graph, and one backward pass through that graph. The memory is that of one
+        step, whatever the number of steps. Attention runs on the math kernel and
+        recurrent layers run without cuDNN, because only these kernels can be
+        differentiated twice.
     """
 
     exact: ClassVar[bool] = True
 
     def mixed(self, question: Question) -> list[Tensor]:
-        """Return ∂D/∂λ, computed again."""
+        """Return ∂D/∂λ by computing the inner loss again."""
         return exact_mixed(
             question.loss, question.params, question.direction, question.wanted
         )[1]
@@ -46,19 +47,19 @@ def exact_mixed(
 
     Args:
         loss: ℓ.
-        params: θ. Where gradients are on, the result is on the graph of θ, of v and of
-            the inputs of ℓ.
+        params: θ. If gradients are enabled, the result is on the autograd graph of θ,
+            of v and of the inputs of ℓ.
         direction: v.
-        wanted: positions of the inputs λ.
+        wanted: positions of λ among the inputs of ℓ.
         params_too: whether ∂D/∂θ is wanted.
-        slopes_before: digest of ∇_θ ℓ as the step took it, to be compared with what
-            it is now.
+        slopes_before: digest of the ∇_θ ℓ that the inner step used. It is compared with
+            the digest of the ∇_θ ℓ that is computed here.
 
     Raises:
-        RuntimeError: if the loss goes through a function that cannot be differentiated
-            twice, or does not repeat itself.
+        RuntimeError: if the loss uses a function that cannot be differentiated twice,
+            or if the repeated loss has a different gradient.
     """
-    again = torch.is_grad_enabled()  # whether the result is to be differentiated
+    again = torch.is_grad_enabled()  # whether the result must be differentiable
     weights = _cut(params, again)
     if again:
         loss = loss.at(_cut(loss.inputs, again))
@@ -75,7 +76,7 @@ def exact_mixed(
 
 
 def _cut(tensors: Sequence[Tensor], on_graph: bool) -> list[Tensor]:
-    """Return stand-ins at which partial derivatives end."""
+    """Return tensors of equal value at which partial derivatives stop."""
     if on_graph:
         return [t.view_as(t) if t.requires_grad else t for t in tensors]
     return [t.detach().requires_grad_() for t in tensors]

@@ -1,4 +1,4 @@
-"""``Guided``: a finite difference along the one direction that matters."""
+"""``Guided``: a finite difference along the cotangent of the updated weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from l2l_evograd.estimators.base import Estimator, Question
 
 @dataclass(frozen=True)
 class Guided(Estimator):
-    """A finite difference along the one direction that matters, v.
+    """A finite difference along v, the only direction that the hypergradient needs.
 
     Central: ∂D/∂λ ≈ ‖v‖ [∂_λ ℓ(θ + h v̂) − ∂_λ ℓ(θ − h v̂)] / 2h, error O(h²).
     Forward: ∂D/∂λ ≈ ‖v‖ [∂_λ ℓ(θ + h v̂) − ∂_λ ℓ(θ)] / h, error O(h), one pass fewer
     because ∂_λ ℓ(θ) is known from the inner step.
 
     Args:
-        h: length of the step in weight space; 0.01 suits float32.
+        h: length of the step in weight space. 0.01 suits float32.
         scheme: ``"central"`` or ``"forward"``.
 
     Raises:
-        ValueError: for an ``h`` that is not positive and finite, or another scheme.
+        ValueError: if ``h`` is not positive and finite, or ``scheme`` is unknown.
 
     Cost:
-        2 (central) or 1 (forward) forward passes and backward passes to λ; memory of
-        one of them. Deterministic.
+        2 (central) or 1 (forward) forward passes, and as many backward passes to λ. The
+        memory is that of one such pass. The estimate is deterministic.
 
     Source: Liu, Simonyan, Yang, "DARTS", ICLR 2019, eq. 8, with h = 0.01 in place of
     their ε‖v‖.
@@ -37,13 +37,13 @@ class Guided(Estimator):
     scheme: str = "central"
 
     def __post_init__(self) -> None:
-        """Refuse a step that is no step."""
+        """Check the arguments."""
         check_positive(self.h, "h")
         check_choice(self.scheme, ("central", "forward"), "scheme")
 
     @property
     def uses_known(self) -> bool:
-        """Whether ∂ℓ/∂λ at θ saves it a pass."""
+        """Whether a known ∂ℓ/∂λ at θ saves one pass."""
         return self.scheme == "forward"
 
     def mixed(self, question: Question) -> list[Tensor]:

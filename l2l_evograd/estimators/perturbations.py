@@ -1,9 +1,9 @@
-"""The noise families, drawn from a seed and drawn again instead of stored.
+"""Perturbations of the weights, drawn again from a seed instead of stored.
 
 A population of K candidates needs its perturbations ε_k up to three times: to build
-θ_k = θ + ε_k, to project the cotangent, s_k = v·ε_k, and to merge. Keeping K copies of
-the weights would make memory grow with K, so a :class:`Perturbations` keeps one integer
-and draws ε_k anew, bit for bit the same, whenever it is asked.
+θ_k = θ + ε_k, to project the cotangent, s_k = v·ε_k, and to merge the candidates.
+Storing K copies of the weights would make memory grow with K. A :class:`Perturbations`
+therefore stores the seed, and draws the same ε_k again, bit for bit, at every call.
 """
 
 import math
@@ -13,29 +13,10 @@ import torch
 from torch import Tensor
 
 from l2l_evograd.estimators.base import dot
+from l2l_evograd.seeds import derive_seed
 
 FAMILIES = ("rademacher", "gaussian")
 SAMPLINGS = ("plain", "antithetic", "orthogonal")
-
-_MASK = (1 << 64) - 1
-
-
-def draw_seed(generator: torch.Generator) -> int:
-    """Draw the seed of one population, advancing ``generator`` by one number."""
-    device = generator.device
-    high = (1 << 63) - 1
-    return int(torch.randint(high, (), generator=generator, device=device).item())
-
-
-def _mixed(seed: int, index: int) -> int:
-    """Spread (seed, index) over 64 bits, so that neighbouring candidates share none.
-
-    The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014).
-    """
-    z = (seed + (index + 1) * 0x9E3779B97F4A7C15) & _MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
-    return z ^ (z >> 31)
 
 
 def _signs(
@@ -43,8 +24,8 @@ def _signs(
 ) -> Tensor:
     """Return ``count`` independent numbers, ``scale`` or ``-scale``, shape (count,).
 
-    Every random byte looks up its eight signs in a table, which on a CPU takes a
-    twentieth of the time of one Bernoulli draw a number.
+    Each random byte selects eight signs from a table. On a CPU this takes a twentieth
+    of the time of one Bernoulli draw per number.
     """
     device = generator.device
     byte, bit = (torch.arange(n, device=device) for n in (256, 8))
@@ -58,27 +39,29 @@ class Perturbations:
     """K perturbations ε_k of a list of tensors, E[ε_k ε_kᵀ] = σ² I.
 
     ``plain``: independent draws. ``antithetic``: ε_{k+K/2} = −ε_k. ``orthogonal``:
-    ε_j·ε_k = 0 for j ≠ k, each ε_k distributed as a plain draw would be. Gaussian draws
-    are made orthogonal by Gram-Schmidt with their own lengths restored (Choromanski et
-    al., ICML 2018); sign draws are rows of a Hadamard matrix with random signs on rows
-    and columns, which is exact up to the last P mod 2^⌈log2 K⌉ weights.
+    ε_j·ε_k = 0 for j ≠ k, and each ε_k has the distribution of a plain draw. Gaussian
+    draws are made orthogonal by Gram-Schmidt and rescaled to their original lengths
+    (Choromanski et al., ICML 2018). Sign draws are rows of a Hadamard matrix with
+    random signs on rows and columns. They are exactly orthogonal except on the last
+    P mod 2^⌈log2 K⌉ weights.
 
     Args:
-        like: the tensors to perturb; shapes, dtypes and devices are theirs. P is the
-            number of their elements.
+        like: the tensors to perturb. The perturbations have the same shapes, dtypes and
+            devices. P is the total number of elements.
         count: K, at least 1.
         sigma: σ, standard deviation of every element.
-        seed: what all draws follow from.
+        seed: the seed that determines all draws.
         family: ``"rademacher"`` (±σ) or ``"gaussian"``.
         sampling: ``"plain"``, ``"antithetic"`` (K even) or ``"orthogonal"`` (K <= P).
 
     Raises:
-        ValueError: for an odd K where pairs are wanted, more orthogonal directions
-            than there are weights, or complex weights.
+        ValueError: for an odd K with ``"antithetic"``, for more orthogonal directions
+            than weights, or for complex weights.
 
     Cost:
-        One draw of P numbers per :meth:`draw`, memory P; orthogonal Gaussian noise
-        draws up to K times as many, and K²/2 draws once.
+        One draw of P numbers per :meth:`draw`, and memory for P numbers. Orthogonal
+        Gaussian noise draws up to K times as many numbers per :meth:`draw`, and makes
+        K²/2 draws once in the constructor.
     """
 
     def __init__(
@@ -91,7 +74,7 @@ class Perturbations:
         sampling: str = "plain",
     ) -> None:
         self._like = [(t.shape, t.dtype, t.device) for t in like]
-        # Noise laid out as the weights are is added to them in one sweep.
+        # Noise with the strides of the weights is added to them in one sweep.
         self._strides = [torch.empty_like(t, device="meta").stride() for t in like]
         self._alike: dict[tuple[torch.dtype, torch.device], list[int]] = {}
         for place, tensor in enumerate(like):
@@ -123,7 +106,7 @@ class Perturbations:
             self._mixing = self._gram_schmidt()
 
     def draw(self, k: int) -> list[Tensor]:
-        """Return ε_k, the same tensors at every call."""
+        """Return ε_k, with the same values at every call."""
         if self.sampling == "antithetic":
             half = self.count // 2
             noise = self._independent(k % half, self.sigma)
@@ -141,7 +124,7 @@ class Perturbations:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """E[Σ_k (ε_k − ε̄)(ε_k − ε̄)ᵀ] in units of σ² I: K − 1, or K for pairs."""
+        """E[Σ_k (ε_k − ε̄)(ε_k − ε̄)ᵀ] in units of σ² I: K − 1, or K if antithetic."""
         return self.count if self.sampling == "antithetic" else self.count - 1
 
     def project(self, direction: Sequence[Tensor]) -> Tensor:
@@ -149,14 +132,14 @@ class Perturbations:
         return torch.stack([dot(direction, self.draw(k)) for k in range(self.count)])
 
     def _generators(self, index: int) -> dict[torch.device, torch.Generator]:
-        value = _mixed(self.seed, index)
+        value = derive_seed(self.seed, index)
         return {
             device: torch.Generator(device).manual_seed(value)
             for device in {device for _, _, device in self._like}
         }
 
     def _independent(self, index: int, scale: float) -> list[Tensor]:
-        """Draw number ``index`` of the plain family, times ``scale``."""
+        """Return draw number ``index`` of the plain sampling, times ``scale``."""
         generators = self._generators(index)
         noise: list[Tensor] = [torch.empty(0)] * len(self._like)
         for (dtype, device), places in self._alike.items():
@@ -173,12 +156,12 @@ class Perturbations:
         return noise
 
     def _hadamard(self, k: int) -> list[Tensor]:
-        """Row k of a Sylvester-Hadamard matrix, repeated, times random signs."""
+        """Return row k of a Sylvester-Hadamard matrix, repeated, times random signs."""
         order = 1 << max(self.count - 1, 0).bit_length()
         signs = [1.0 if (k & i).bit_count() % 2 == 0 else -1.0 for i in range(order)]
-        # The random sign of the row makes E[ε_j ε_kᵀ] = 0 for j ≠ k, which the
-        # factor 1/(K − 1) of the estimate rests on.
-        if _mixed(self.seed, -2 - k) & 1:
+        # The factor 1/(K − 1) of the estimate requires E[ε_j ε_kᵀ] = 0 for j ≠ k. The
+        # random sign of the row ensures this.
+        if derive_seed(self.seed, -2 - k) & 1:
             signs = [-sign for sign in signs]
         noise = self._independent(0, self.sigma)
         start = 0
@@ -192,7 +175,7 @@ class Perturbations:
         return noise
 
     def _gram_schmidt(self) -> Tensor:
-        """Coefficients A with A Z orthogonal and |(A Z)_k| = |z_k|, shape (K, K)."""
+        """Return A, shape (K, K), with orthogonal rows of A Z and |(A Z)_k| = |z_k|."""
         gram = torch.zeros(self.count, self.count, dtype=torch.float64)
         for j in range(self.count):
             left = self._independent(j, 1.0)

@@ -1,9 +1,9 @@
-"""Exact hypergradients, and how near to them an estimate comes.
+"""Exact hypergradients, and how close an estimate comes to them.
 
 :func:`exact_hypergradient` differentiates through unrolled gradient steps with the
 library ``higher``, which shares no code with this package's estimators.
-:func:`compare` holds any estimators against it on a problem of one's own, as a table.
-:func:`hypergradcheck` does so in a test, and passes or raises.
+:func:`compare` compares estimators with it on the user's own problem, in a table.
+:func:`hypergradcheck` does the same in a test, and passes or raises an error.
 """
 
 from l2l_evograd.oracle.comparison import Comparison, compare

@@ -1,7 +1,8 @@
-"""Estimators of a hypergradient side by side, on a problem of the user's own.
+"""A comparison of estimators of a hypergradient on the user's own problem.
 
-:func:`compare` answers three questions about each: how near is it to the exact answer,
-how far does the outer loss go down along it, and what does it cost.
+:func:`compare` answers three questions about each estimator: how close is the estimate
+to the exact answer, how far does the outer loss fall along the estimate, and what does
+the estimate cost.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ class Comparison:
         reference: the exact answer through ``higher``, with its cost.
         records: one for each method, in the order given.
         exact: the exact hypergradient, one tensor for each hyperparameter.
-        outer_loss: L(θ'(λ)) where the comparison was made.
+        outer_loss: L(θ'(λ)) at the weights and λ of the comparison.
         lr: η of the inner step.
         steps: number of inner steps.
         weights: number of weights P.
@@ -74,7 +75,7 @@ class Comparison:
         raise KeyError(f"no method {method!r}; there are {known}")
 
     def to_dicts(self) -> list[dict[str, Any]]:
-        """Return the records, the reference first, ready for JSON; NaN is None."""
+        """Return the records, the reference first, ready for JSON; NaN becomes None."""
         return [
             _without_nan(dataclasses.asdict(record))
             for record in (self.reference, *self.records)
@@ -124,7 +125,7 @@ class Comparison:
             from rich.console import Console
 
             console = Console()
-            if console.width < _WIDTH:  # a narrower one would cut figures short
+            if console.width < _WIDTH:  # a narrower one would cut off numbers
                 console = Console(width=_WIDTH)
         console.print(table)
 
@@ -155,45 +156,47 @@ def compare(
     memory: bool = True,
     allow_unused: bool = False,
 ) -> Comparison:
-    """Hold estimates of a hypergradient against the exact one.
+    """Compare estimates of a hypergradient with the exact one.
 
-    For estimates ĝ of the exact g = dL(θ'(λ))/dλ: cosine ĝ·g/(‖ĝ‖‖g‖) and norm ratio
-    ‖ĝ‖/‖g‖, of single draws and of their mean; and the realised descent,
+    For estimates ĝ of the exact g = dL(θ'(λ))/dλ, this measures the cosine
+    ĝ·g/(‖ĝ‖‖g‖) and the norm ratio ‖ĝ‖/‖g‖, of single draws and of their mean, and the
+    realised descent
 
         [L(θ'(λ)) − L(θ'(λ − δ ĝ/‖ĝ‖))] / [L(θ'(λ)) − L(θ'(λ − δ g/‖g‖))],
 
-    with θ' computed anew at the moved λ. On networks with kinks this last figure counts
-    most, because there g is not the truth about finite steps either.
+    with θ' computed again at the moved λ. On networks with kinks the realised descent
+    is the most important number, because there the exact g does not describe finite
+    steps correctly either.
 
-    An estimate of ``update="evolution"`` stands for an inner learning rate of
-    η = σ²(K−1)/(Kτ), and is multiplied by lr/η first; what L depends on λ by itself is
-    not multiplied. It is still taken near θ, where the others are taken at θ', so that
-    for a large lr its norm ratio need not be near 1.
+    An estimate of ``update="evolution"`` corresponds to an inner learning rate of
+    η = σ²(K−1)/(Kτ), and is multiplied by lr/η first. The direct dependence of L on λ
+    is not multiplied. This estimate is still taken near θ, while the others are taken
+    at θ', so for a large lr its norm ratio need not be near 1.
 
-    Every call sees the random state that was found, hence the same dropout masks; draws
-    differ in their perturbations alone. Afterwards the random state, the parameters,
-    the buffers and every ``.grad`` are bit for bit as before. While descents are
-    measured λ is written in place, see :meth:`Unrolled.moved`.
+    Every call starts from the same random state, hence from the same dropout masks.
+    Draws differ only in their perturbations. The random state, the parameters, the
+    buffers and every ``.grad`` are unchanged afterwards, bit for bit. While descents
+    are measured, λ is written in place; see :meth:`Unrolled.moved`.
 
     Args:
         model: the module; its parameters that require grad and are not λ are θ.
-        inner_loss: ℓ, a function of a module that stands for the model, to a scalar.
+        inner_loss: ℓ, a function from a module that stands for the model to a scalar.
         outer_loss: L, likewise.
         hyperparameters: λ, inside or outside the model; see :func:`hypergradient`.
         lr: η of the inner step.
         estimators: name -> estimator, name of an estimator, or a pair (update,
             estimator). By default Exact, Guided in both schemes, EvoGrad with K = 2,
             and the paper's Algorithm 1 with K = 2.
-        draws: number of estimates of a random method; 1 leaves errors unknown.
-        deltas: lengths δ of the steps of λ. In float32 a small δ drowns in rounding.
-        seed: of the perturbations; each method starts from it anew.
+        draws: number of estimates of a random method. With 1, errors are unknown.
+        deltas: lengths δ of the steps of λ. In float32, rounding hides a small δ.
+        seed: seed of the perturbations; each method starts from this seed.
         steps: number of inner steps.
         repeats: number of timed calls of a method that is not random.
         memory: whether to measure peak memory.
-        allow_unused: whether a hyperparameter may be without effect.
+        allow_unused: whether a hyperparameter may have no effect.
 
     Returns:
-        The records and the table of them.
+        :class:`Comparison`, with the records and their table.
 
     Raises:
         ImportError: if ``higher`` is not installed.
@@ -204,7 +207,7 @@ def compare(
     Cost:
         For each draw one call of the estimator, and for each draw and δ one inner step
         with one outer forward pass; two more calls of each method to warm up and to
-        measure memory. Keeps draws x (number of hyperparameters) float64 numbers.
+        measure memory. Stores draws x (number of hyperparameters) float64 numbers.
     """
     problem = Unrolled(model, inner_loss, outer_loss, hyperparameters, lr, steps)
     methods = _resolved(DEFAULT_METHODS if estimators is None else estimators)
@@ -243,7 +246,7 @@ def _resolved(
     if not estimators:
         raise ValueError(
             "expected at least one estimator, got an empty dictionary; leave "
-            "estimators=None for the usual ones"
+            "estimators=None for the default ones"
         )
     resolved = {}
     for name, method in estimators.items():

@@ -1,8 +1,8 @@
-"""Exact hypergradients: autograd through the inner steps written out, in three ways.
+"""Exact hypergradients: autograd through unrolled inner steps, in three ways.
 
-:func:`through_higher` and :func:`by_double_backward` are dL(θ_T, λ)/dλ for gradient
-steps. :func:`through_evolution` is that of Algorithm 1 at given perturbations. None of
-them uses an estimator, or a recorded loss, of this package.
+:func:`through_higher` and :func:`by_double_backward` return dL(θ_T, λ)/dλ for gradient
+steps. :func:`through_evolution` returns it for Algorithm 1 at given perturbations. None
+of them uses an estimator or a recorded loss of this package.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ def exact_hypergradient(
 ) -> list[Tensor]:
     """Return dL(θ_T, λ)/dλ with θ_{t+1} = θ_t − η ∇_θ ℓ(θ_t, λ), exactly.
 
-    Includes what L depends on λ by itself. The model, its buffers, every ``.grad`` and
-    the global random state are as before afterwards; the losses see the random state
-    that was found, so that a second call gives the same answer.
+    The result includes the direct dependence of L on λ. The model, its buffers, every
+    ``.grad`` and the global random state are unchanged. The losses start from the
+    current random state, so that a second call gives the same answer.
 
     Args:
         model: the module; its parameters that require grad and are not λ are θ.
-        inner_loss: ℓ, a function of a module that stands for the model, to a scalar.
+        inner_loss: ℓ, a function from a module that stands for the model to a scalar.
         outer_loss: L, likewise.
         hyperparameters: λ: a tensor, a module, a parameter's name in the model, or
             several of these in a list or dictionary; inside or outside the model.
@@ -54,15 +54,15 @@ def exact_hypergradient(
 
     Raises:
         ImportError: if ``higher`` is not installed.
-        TypeError: for a model that is no module, or a loss that cannot be called.
+        TypeError: if the model is not a module, or a loss cannot be called.
         ValueError: for hyperparameters that are not found, not used, do not require
-            grad or are no leaves; for losses that are not finite scalars; for an inner
+            grad or are not leaves; for losses that are not finite scalars; for an inner
             loss that does not use the module it is given; for a learning rate that is
             not positive and finite, or fewer than one step.
 
     Cost:
         T second-order steps held in memory at once. Attention runs on the math kernel
-        and recurrent layers without cuDNN, since the others have no second derivative.
+        and recurrent layers without cuDNN: other kernels have no second derivative.
 
     Source: Grefenstette et al., "Generalized inner loop meta-learning", 2019
     (``higher``); Franceschi et al., ICML 2017, for reverse-mode hypergradients.
@@ -105,7 +105,7 @@ def through_higher(problem: Unrolled, allow_unused: bool = False) -> list[Tensor
 
 
 def by_double_backward(problem: Unrolled, allow_unused: bool = False) -> list[Tensor]:
-    """Return dL(θ_T(λ), λ)/dλ by torch alone; see :func:`through_higher`."""
+    """Return dL(θ_T(λ), λ)/dλ with torch alone; see :func:`through_higher`."""
     with _exactly(problem):
         weights = [weight.detach().requires_grad_() for weight in problem.weights]
         view = _successor(problem.model, problem.weights, weights)
@@ -131,16 +131,16 @@ def through_evolution(
     """Return dL(θ_T(λ), λ)/dλ where each step is Algorithm 1, by autograd.
 
     θ_{t+1} = θ_t + Σ_k w_k ε_k, w = softmax(−ℓ(θ_t + ε_k, λ)/τ), which is Σ_k w_k θ_k.
-    All candidates of a step see the same random numbers, and the buffers go on from an
-    ordinary call at θ_t.
+    All candidates of a step see the same random numbers. The next step starts from the
+    buffers after an ordinary call at θ_t.
 
     Args:
-        problem: the losses and the number of steps; its ``lr`` plays no part.
+        problem: the losses and the number of steps; its ``lr`` is not used.
         estimator: K, σ, τ and the kind of noise.
-        seeds: of the perturbations, one for each step.
+        seeds: seeds of the perturbations, one for each step.
         allow_unused: as in :func:`through_higher`.
 
-    Cost: T·K forward passes with graph, held at once, and a backward pass.
+    Cost: T·K forward passes with graph, held in memory at once, and a backward pass.
     """
     with _exactly(problem):
         weights = [weight.detach().requires_grad_() for weight in problem.weights]
@@ -181,8 +181,8 @@ def _exactly(problem: Unrolled) -> Iterator[None]:
 def twice_differentiable(model: nn.Module) -> Iterator[None]:
     """Use kernels that have a second derivative while the block runs.
 
-    Fused attention has none, on any device; of the recurrent layers it is cuDNN's that
-    have none.
+    Fused attention has no second derivative, on any device. Recurrent layers have none
+    in cuDNN.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -195,12 +195,12 @@ def import_higher() -> Any:
     """Return the module ``higher``.
 
     Raises:
-        ImportError: naming the extra that brings it.
+        ImportError: if it is not installed; names the extra to install.
     """
     try:
         with warnings.catch_warnings():
-            # higher 0.2.1 has "is 1" and "\\ " in its source, which Python warns of
-            # when it compiles the files, each release under another category.
+            # higher 0.2.1 has "is 1" and "\\ " in its source. Python warns about them
+            # when it compiles the files; the category depends on the Python release.
             warnings.simplefilter("ignore", SyntaxWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             return importlib.import_module("higher")
@@ -224,8 +224,8 @@ def _renew_buffers(view: nn.Module) -> None:
     """Give the view copies of its buffers.
 
     Batch normalisation in eval mode saves its running statistics for the backward
-    pass, and in training mode writes to them without autograd noticing. Statistics
-    that one loss saved must not be the ones that the next writes to.
+    pass. In training mode it writes to them, and autograd does not notice. The next
+    loss must therefore not write to statistics that an earlier loss saved.
     """
     for child in view.modules():
         for name, buffer in child._buffers.items():

@@ -1,4 +1,4 @@
-"""How near draws of an estimate are to an exact vector: means and standard errors."""
+"""How close draws of an estimate are to an exact vector: means, standard errors."""
 
 import math
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ class Figure:
 
     Attributes:
         value: the number.
-        error: its standard error; 0 where nothing is random, NaN where a single draw
-            leaves it unknown.
+        error: its standard error; 0 if nothing is random, NaN if it is unknown because
+            there is only one draw.
     """
 
     value: float
     error: float
 
     def __format__(self, spec: str) -> str:
-        """Format the value, with ``±`` and the error on a second line where known."""
+        """Format the value, with ``±`` and the error on a second line if known."""
         shown = format(self.value, spec)
         if not math.isfinite(self.error) or self.error == 0:
             return shown
@@ -31,7 +31,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Draws ĝ_1 .. ĝ_N of an estimate, m their mean, against the exact vector g.
+    """Draws ĝ_1 .. ĝ_N of an estimate, with mean m, compared with the exact vector g.
 
     Attributes:
         cosine: cos(ĝ_i, g), mean over the draws.
@@ -39,7 +39,7 @@ class Fidelity:
         projection: ĝ_i·g/‖g‖², mean over the draws: 1 for an estimate without bias.
         mean_cosine: cos(m, g). Standard error by the jackknife.
         mean_norm_ratio: ‖m‖/‖g‖. Standard error by the jackknife.
-        bias: ‖E ĝ − g‖/‖g‖, from ‖m − g‖² less the part that N draws leave, at least 0.
+        bias: ‖E ĝ − g‖/‖g‖, from ‖m − g‖² minus the noise of the mean; at least 0.
         noise: √(E‖ĝ − E ĝ‖²)/‖g‖, NaN for a single random draw.
     """
 
@@ -111,7 +111,7 @@ def _cosine(products: Tensor, squares: Tensor) -> Tensor:
 def _of_the_mean(
     draws: Tensor, products: Tensor, squares: Tensor, norm: Tensor, random: bool
 ) -> tuple[Figure, Figure]:
-    """Return cos(m, g) and ‖m‖/‖g‖ with errors from leaving out one draw each.
+    """Return cos(m, g) and ‖m‖/‖g‖ with errors from leaving out one draw at a time.
 
     The mean without draw i is m_i = (N m − ĝ_i)/(N − 1), so that m_i·g and ‖m_i‖²
     follow from products of the ĝ_i. The error of x is √((N−1)/N Σ(x_i − x̄)²).

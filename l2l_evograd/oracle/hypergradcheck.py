@@ -1,4 +1,4 @@
-"""The check of a hypergradient in one's own tests, as gradcheck is of a function's."""
+"""``hypergradcheck``: check a hypergradient in a test, as gradcheck does a gradient."""
 
 from torch import nn
 
@@ -22,11 +22,12 @@ from l2l_evograd.oracle.verification import Verification
 
 
 class HypergradcheckError(AssertionError):
-    """A hypergradient is not what it should be.
+    """A hypergradient differs from the exact answer, or the check shows nothing.
 
-    An ``AssertionError``, as of ``torch.testing.assert_close``: test runners report a
-    failure and not a crash. The ``GradcheckError`` of ``torch.autograd.gradcheck`` is a
-    ``RuntimeError``, which losses raise themselves for reasons of their own.
+    It is an ``AssertionError``, as in ``torch.testing.assert_close``, so that test
+    runners report a failure and not a crash. The ``GradcheckError`` of
+    ``torch.autograd.gradcheck`` is a ``RuntimeError``, but losses may raise a
+    ``RuntimeError`` for other reasons.
     """
 
 
@@ -46,69 +47,70 @@ def hypergradcheck(
     seed: int = 0,
     allow_unused: bool = False,
 ) -> bool:
-    """Check ``hypergradient()`` against the exact answer, on losses of one's own.
+    """Check ``hypergradient()`` against the exact answer, on the user's own losses.
 
-    For g = dL(θ_T(λ), λ)/dλ through T unrolled steps, and the estimate ĝ of the same,
+    With g = dL(θ_T(λ), λ)/dλ through T unrolled steps, and its estimate ĝ, it checks
 
         |ĝ_i − g_i| ≤ atol + rtol · max_j |g_j|    for every entry i,
 
-    the maximum being over the entries of the same hyperparameter. g comes from the
-    library ``higher`` where it is installed and from double backward otherwise. Under
-    ``update="evolution"`` it is the derivative of Algorithm 1 at the perturbations that
-    ĝ was drawn with, so that nothing is random there.
+    where the maximum is over the entries of the same hyperparameter. g comes from the
+    library ``higher`` if it is installed, and from double backward otherwise. With
+    ``update="evolution"``, g is the derivative of Algorithm 1 at the perturbations that
+    ĝ was drawn with, so nothing is random there.
 
-    ``EvoGrad`` under ``update="gradient"`` is random: ĝ_i is then the mean of ``draws``
-    estimates, and 4 of its standard errors are added to what is allowed; more, where
-    there are more than 15 entries, so that a right estimate fails with a chance of at
-    most about 1 in 1,000. The projection ĝ·g/‖g‖ is compared with ‖g‖ in the same way.
-    The perturbations follow from ``seed``: the same call has the same outcome.
+    ``EvoGrad`` with ``update="gradient"`` is random: ĝ_i is then the mean of ``draws``
+    estimates, and 4 of its standard errors are added to the allowed difference. With
+    more than 15 entries, more standard errors are added, so that a correct estimate
+    fails with a probability of at most about 1 in 1,000. The projection ĝ·g/‖g‖ is
+    compared with ‖g‖ in the same way. The perturbations follow from ``seed``: the same
+    call has the same outcome.
 
-    Of several steps the curvature between them is kept, ``first_order=False``; without
-    it no estimate has the exact answer as its expectation.
+    With several steps, the curvature between the steps is kept (``first_order=False``).
+    Without it, the exact answer is not the expectation of any estimate.
 
-    A check that an answer of 0 would pass as well is no check, and fails.
+    A check that an answer of 0 would also pass shows nothing, so it fails.
 
     Args:
-        inner_loss: ℓ, called with a module that stands for the model, to a scalar.
+        inner_loss: ℓ, called with a module that stands for the model; returns a scalar.
         outer_loss: L, likewise.
         model: the module; its parameters that require grad and are not λ are θ. In
-            float64 rounding hides least.
+            float64, rounding hides the fewest errors.
         hyperparameters: λ: tensors, modules or names of parameters; inside or outside
             the model.
         lr: η, positive; for ``update="gradient"``.
         update: ``"gradient"`` or ``"evolution"``.
         estimator: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
         steps: T.
-        draws: number of estimates where they are random, at least 30.
-        rtol: None: 1e-7 in float64, 1e-3 in float32 and 0.1 below; for ``Guided`` and
-            ``EvoGrad`` plus what their differences cut off and round:
+        draws: number of estimates if they are random, at least 30.
+        rtol: None: 1e-7 in float64, 1e-3 in float32 and 0.1 in lower precision; for
+            ``Guided`` and ``EvoGrad``, plus their truncation and rounding errors:
             10 h² + 100 eps/h (central), 10 h + 100 eps/h (forward),
             10 σ² + 100 eps/σ.
-        atol: None: ``rtol`` times a thousandth of the largest |g_j| of all.
-        seed: of the perturbations.
-        allow_unused: whether a hyperparameter may be without effect.
+        atol: None: ``rtol`` times a thousandth of the largest |g_j| of all λ.
+        seed: seed of the perturbations.
+        allow_unused: whether a hyperparameter may have no effect.
 
     Returns:
-        True. The model, its buffers, every ``.grad`` and the global random state are as
-        before, also when it raises.
+        True. The model, its buffers, every ``.grad`` and the global random state are
+        unchanged, also if an error is raised.
 
     Raises:
-        HypergradcheckError: an ``AssertionError``, that names the worst entry and says
-            what to do.
+        HypergradcheckError: if the check fails. It is an ``AssertionError`` that names
+            the worst entry and says what to do.
         TypeError: for arguments of the wrong kind.
         ValueError: for values out of range, hyperparameters that are not found or not
             used, losses that are not finite scalars, or an exact answer of 0.
 
     Cost:
-        T second-order steps held at once, and one call of ``hypergradient()``, or
-        ``draws`` of them. On failure the exact answer once more, and one call with
-        ``Exact()``.
+        T second-order steps held in memory at once, and one call of
+        ``hypergradient()``, or ``draws`` calls if it is random. On failure, the exact
+        answer once more, and one call with ``Exact()``.
 
-    Source: in the manner of ``torch.autograd.gradcheck``.
+    Source: modelled on ``torch.autograd.gradcheck``.
     """
     chosen = resolve_estimator(estimator, update)
     if update == "evolution" and isinstance(chosen, EvoGrad):
-        lr = chosen.learning_rate  # plays no part, but has to be a number
+        lr = chosen.learning_rate  # not used, but has to be a number
     problem = Unrolled(
         model,
         inner_loss,

@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Descent:
-    """How far the outer loss goes down along an estimate: its realised descent.
+    """How far the outer loss falls along an estimate: its realised descent.
 
     Attributes:
         delta: δ, the length of the step of λ.
         drop: L(θ'(λ)) − L(θ'(λ − δ ĝ/‖ĝ‖)), mean over the draws, in units of L.
-        ratio: ``drop`` over that of the exact hypergradient; NaN where the latter does
-            not descend.
+        ratio: ``drop`` divided by the drop of the exact hypergradient; NaN if the
+            latter does not descend.
     """
 
     delta: float
@@ -43,20 +43,20 @@ class Descent:
 
 @dataclass(frozen=True)
 class MethodRecord:
-    """What was found about one method.
+    """The measurements of one method.
 
     Attributes:
         method: its name.
         update: ``"gradient"`` or ``"evolution"``.
-        estimator: the estimator in words.
+        estimator: the estimator as text.
         draws: number of independent estimates; 1 where nothing is random.
-        scale: what the estimates were multiplied by before all comparisons: 1, or
-            lr/η for ``"evolution"``, whose estimate stands for η = σ²(K−1)/(Kτ).
+        scale: the factor that multiplied the estimates before all comparisons: 1, or
+            lr/η for ``"evolution"``, whose estimate corresponds to η = σ²(K−1)/(Kτ).
         fidelity: cosines, norms, bias and noise against the exact answer.
         descents: realised descent, one entry for each δ.
         seconds: median wall time of a call.
-        peak_bytes: memory that a call needs beyond what was there; None if not
-            measured.
+        peak_bytes: memory that a call needs beyond the memory in use before it; None
+            if not measured.
     """
 
     method: str
@@ -94,7 +94,7 @@ class Measurement:
         self.start = problem.outer_value()
 
     def reference(self, allow_unused: bool) -> MethodRecord:
-        """Compute the exact answer; the other methods are measured against it."""
+        """Compute and measure the exact answer, which the methods are compared with."""
 
         def call() -> list[Tensor]:
             return through_higher(self.problem, allow_unused)
@@ -124,14 +124,14 @@ class Measurement:
     def record(
         self, name: str, update: str, estimator: Estimator, allow_unused: bool
     ) -> MethodRecord:
-        """Draw from one method and measure."""
+        """Draw estimates of one method and measure them."""
         random = estimator.random
         generator = torch.Generator().manual_seed(self.seed)
 
         def call() -> Hypergradient:
             return self._call(update, estimator, generator, allow_unused)
 
-        call()  # warms up; the draws that count follow
+        call()  # warm-up; its result is not used
         scale = 1.0
         if update == "evolution" and isinstance(estimator, EvoGrad):
             scale = self.problem.lr / estimator.learning_rate
@@ -180,7 +180,7 @@ class Measurement:
     def _timed(
         self, call: Callable[[], T], keep: Callable[[T], list[Tensor]], times: int
     ) -> tuple[list[list[Tensor]], float, int | None]:
-        """Return what to keep, the median time and the peak memory of a call."""
+        """Return the kept results, the median time and the peak memory of a call."""
         peak_bytes = None
         if self.memory:
             with PeakMemory(self.device) as peak:
@@ -201,7 +201,7 @@ class Measurement:
             torch.get_device_module(self.device).synchronize(self.device)
 
     def _rescaled(self, result: Hypergradient, scale: float) -> list[Tensor]:
-        """Multiply what comes through the weights, not what L has of λ by itself."""
+        """Multiply the part through the weights, but not the direct part of L."""
         estimate: list[Tensor] = result.gradients
         if scale == 1.0:
             return estimate

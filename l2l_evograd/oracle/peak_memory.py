@@ -1,9 +1,9 @@
-"""Peak memory of a stretch of code, on an accelerator or in the process.
+"""Peak memory of a block of code, on an accelerator or in the process.
 
-On an accelerator the caching allocator counts every tensor exactly. On a CPU nobody
-counts tensors, so the process's resident set is taken instead. Linux keeps its highest
-value (VmHWM) and lets a process reset it; elsewhere only the highest value since the
-process began is known, and a stretch that stays below it shows as nothing.
+On an accelerator the caching allocator counts every tensor exactly. On a CPU tensors
+are not counted, so the process's resident set is measured instead. Linux stores its
+highest value (VmHWM) and lets a process reset it. On other systems only the highest
+value since the process started is known; a block that stays below it has a peak of 0.
 """
 
 import ctypes
@@ -20,8 +20,8 @@ import torch
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
-# The counters belong to the process and resetting them is what a measurement begins
-# with, so one inside another would falsify the outer one.
+# A measurement starts by resetting a counter of the process. A measurement inside
+# another would therefore falsify the outer one.
 _occupied: set[str] = set()
 _lock = threading.Lock()
 
@@ -35,22 +35,23 @@ class PeakMemory:
             loss.backward()
         print(peak.bytes)
 
-    What was freed before the body, or is freed and allocated again inside it, does not
-    count twice. On a CPU the figure is of resident pages: memory that was reserved and
-    never written to does not show, allocations of other threads do, and it is good to
-    a few hundred kilobytes.
+    Memory that was freed before the body, or is freed and allocated again inside it, is
+    not counted twice. On a CPU, resident pages are measured: memory that was reserved
+    and never written to is not included, allocations of other threads are included, and
+    the result is accurate to a few hundred kilobytes.
 
     Args:
-        device: where the tensors live. An accelerator whose ``torch`` module counts
-            peaks (CUDA, ROCm, XPU) is asked itself; otherwise the process is measured.
+        device: the device of the tensors. For an accelerator whose ``torch`` module
+            counts peaks (CUDA, ROCm, XPU), its counter is read; otherwise the process
+            is measured.
 
     Raises:
-        TypeError: if ``device`` is no ``torch.device``.
-        RuntimeError: at entry, if a measurement of the same counter is under way or the
+        TypeError: if ``device`` is not a ``torch.device``.
+        RuntimeError: at entry, if a measurement of the same counter is running or the
             system has no counter; when ``bytes`` is read before the body has ended.
 
-    Cost: a garbage collection at entry, on an accelerator one synchronisation at either
-    end. On Linux the kernel walks the page table once.
+    Cost: one garbage collection at entry; on an accelerator, one synchronisation at
+    entry and one at exit. On Linux the kernel walks the page table once.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -76,8 +77,8 @@ class PeakMemory:
         with _lock:
             if key in _occupied:
                 raise RuntimeError(
-                    f"a PeakMemory on {key!r} is under way already, and beginning "
-                    f"another would reset its counter; measure one after the other"
+                    f"a PeakMemory on {key!r} is already running, and starting another "
+                    f"would reset its counter; measure one after the other"
                 )
             _occupied.add(key)
         try:
@@ -158,7 +159,7 @@ def _counter_for(device: torch.device) -> _Accelerator | _Process:
 
 def _highest_so_far() -> int:
     try:
-        # A name mypy does not resolve, since Windows has no such module.
+        # mypy does not resolve this name, because Windows has no such module.
         resource: Any = importlib.import_module("resource")
     except ImportError as error:
         raise RuntimeError(
@@ -178,7 +179,7 @@ def _status(field: str) -> int:
 
 
 def _give_back_free_memory() -> None:
-    """Hand the C library's free pages back, or the body would reuse them unseen."""
+    """Release the C library's free pages; reusing them would not be measured."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:  # glibc's own; others keep little
+    if trim is not None:  # glibc only; other C libraries keep few
         trim(0)

@@ -10,23 +10,23 @@ from torch import Tensor
 
 from l2l_evograd.estimators import Estimator, EvoGrad, Guided
 
-LEAST_DRAWS = 30  # below, a standard error is itself known too badly
-_FALSE_ALARM = 1e-3  # of a whole check
-_LEAST_ERRORS = 4.0  # standard errors, however few entries there are
+LEAST_DRAWS = 30  # with fewer, the standard error itself is too uncertain
+_FALSE_ALARM = 1e-3  # probability that a whole check fails a correct estimate
+_LEAST_ERRORS = 4.0  # least number of standard errors
 
 
 def usual_rtol(estimator: Estimator, update: str, dtype: torch.dtype) -> float:
     """Return the relative tolerance that suits an estimator in a precision.
 
-    A base of 1e-7 in float64, 1e-3 in float32 and 1e-1 below, which is all that an
-    exact derivative needs: ``Exact``, and ``update="evolution"`` at given
-    perturbations. A difference adds what it cuts off and what it rounds,
+    The base is 1e-7 in float64, 1e-3 in float32 and 1e-1 in lower precision. Exact
+    derivatives need only the base: ``Exact``, and ``update="evolution"`` at given
+    perturbations. A finite difference adds its truncation and rounding errors,
 
     ``Guided``, central     10 h² + 100 eps/h
     ``Guided``, forward     10 h  + 100 eps/h
     ``EvoGrad``             10 σ² + 100 eps/σ
 
-    with eps that of ``dtype``, for losses whose derivatives are of moderate size.
+    with the eps of ``dtype``, for losses whose derivatives are of moderate size.
     """
     base = {torch.float64: 1e-7, torch.float32: 1e-3}.get(dtype, 1e-1)
     eps = torch.finfo(dtype).eps
@@ -40,25 +40,25 @@ def usual_rtol(estimator: Estimator, update: str, dtype: torch.dtype) -> float:
 
 
 def lowest_precision(tensors: Sequence[Tensor]) -> torch.dtype:
-    """Return the floating-point type, real for complex tensors, of largest eps."""
+    """Return the real floating-point type of the tensors with the largest eps."""
     kinds = {tensor.dtype.to_real() for tensor in tensors}
     return max(kinds, key=lambda kind: torch.finfo(kind).eps)
 
 
 @dataclass(frozen=True)
 class Quantities:
-    """Numbers that were expected, found, and how far apart they may be.
+    """The expected and the found numbers, and how far apart they may be.
 
     All have shape (d,), float64, one entry for each element of λ in the order of
-    :func:`~l2l_evograd.oracle.fidelity.flat`. From random draws there is one entry
-    more, the projection ĝ·g/‖g‖, which shows a wrong size below the noise of entries.
+    :func:`~l2l_evograd.oracle.fidelity.flat`. Random draws add one more entry, the
+    projection ĝ·g/‖g‖. It shows a wrong size that is below the noise of single entries.
 
     Attributes:
         expected: the exact answer g, and ‖g‖.
         found: the estimate, or the mean of its draws.
         allowed: the largest |found − expected| that passes.
         errors: standard errors of ``found``; 0 where nothing is random.
-        factor: number of standard errors that ``allowed`` has in it.
+        factor: number of standard errors that ``allowed`` includes.
     """
 
     expected: Tensor
@@ -69,15 +69,15 @@ class Quantities:
 
     @property
     def excess(self) -> Tensor:
-        """|found − expected|/allowed; infinite for what is not a number."""
+        """|found − expected|/allowed; infinite where it is not a number."""
         ratio = (self.found - self.expected).abs() / self.allowed
-        # 0/0: nothing is allowed, and nothing needed.
+        # 0/0: no difference is allowed, and there is none.
         ratio = ratio.masked_fill(self.found == self.expected, 0.0)
         return ratio.masked_fill(ratio.isnan(), math.inf)
 
     @property
     def wrong(self) -> Tensor:
-        """Which are farther apart than is allowed."""
+        """Which entries differ by more than is allowed."""
         return self.excess > 1
 
     @property
@@ -89,10 +89,10 @@ class Quantities:
 def quantities(
     draws: Tensor, exact: Tensor, margin: Tensor, random: bool
 ) -> Quantities:
-    """Return what is compared.
+    """Return the numbers to compare.
 
-    The number of standard errors is 4, or with many entries as many as make the chance
-    that a right estimate fails 1 in 1,000 for all of them together.
+    The number of standard errors is at least 4. With many entries it is larger, so that
+    a correct estimate fails with a probability of 1 in 1,000 for all entries together.
 
     Args:
         draws: estimates, shape (N, d), float64.

@@ -1,9 +1,9 @@
-"""A bilevel problem with its inner steps written out, the ground for comparisons.
+"""A bilevel problem with unrolled inner steps, the basis of all comparisons.
 
 θ_{t+1} = θ_t − η ∇_θ ℓ(θ_t, λ),  t = 0 .. T−1;  the outer loss is L(θ_T, λ).
 
-:class:`Unrolled` has L(θ_T(λ), λ) at any λ, which is what an estimate is in the end
-good for; the exact dL/dλ is computed in :mod:`l2l_evograd.oracle.exact`.
+:class:`Unrolled` computes L(θ_T(λ), λ) at any λ, the value that a step along an
+estimate should lower. The exact dL/dλ is computed in :mod:`l2l_evograd.oracle.exact`.
 """
 
 import contextlib
@@ -24,8 +24,8 @@ class Unrolled:
     """T gradient steps on ℓ, then L.
 
     All methods leave the model, its buffers, every ``.grad`` and the global random
-    state as they were, and start from the random state that they find: two calls in a
-    row see the same masks and the same noise.
+    state unchanged, and start from the current random state. Two calls in a row
+    therefore see the same masks and the same noise.
 
     Args:
         model: the module; its parameters that require grad and are not λ are θ.
@@ -36,7 +36,7 @@ class Unrolled:
         steps: T.
 
     Raises:
-        TypeError: if the model is no module or a loss cannot be called.
+        TypeError: if the model is not a module or a loss cannot be called.
         ValueError: for hyperparameters that cannot be found, do not require grad or are
             themselves computed from others; for a model without other parameters; for
             an ``lr`` that is not positive and finite; for ``steps`` below 1.
@@ -54,7 +54,7 @@ class Unrolled:
         if not isinstance(model, nn.Module):
             raise TypeError(
                 f"expected model to be a torch.nn.Module, got {type(model).__name__}; "
-                f"put tensors into a module of their own"
+                f"put the tensors into a module"
             )
         for name, loss in (("inner_loss", inner_loss), ("outer_loss", outer_loss)):
             if not callable(loss):
@@ -80,12 +80,12 @@ class Unrolled:
 
     @property
     def devices(self) -> set[torch.device]:
-        """Where the tensors of the problem live."""
+        """The devices of the problem's tensors."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return {tensor.device for tensor in [*tensors, *self.hyperparameters]}
 
     def outer_value(self) -> float:
-        """Return L(θ_T(λ), λ) at the present values of λ.
+        """Return L(θ_T(λ), λ) at the current values of λ.
 
         Cost: T forward and backward passes and one forward pass, first order.
         """
@@ -111,18 +111,18 @@ class Unrolled:
         ]
 
     def direct_term(self, weights: Mapping[str, Tensor]) -> list[Tensor] | None:
-        """Return ∂L/∂λ at fixed ``weights``, or None if L does not use λ itself.
+        """Return ∂L/∂λ at fixed ``weights``, or None if L does not use λ directly.
 
         Args:
             weights: name -> tensor, for the parameters that differ from the model's.
         """
         known = dict(self.model.named_parameters(remove_duplicate=False))
         chosen = {id(tensor) for tensor in self.hyperparameters}
-        # λ inside the model stays the leaf that is differentiated with respect to.
+        # λ inside the model must stay the leaf of this derivative.
         names = [name for name in weights if id(known[name]) not in chosen]
         buffers = self._buffer_copies()
         with preserved_random_state(self.devices):
-            with torch.no_grad():  # moves on the random state, as the inner step does
+            with torch.no_grad():  # advances the random state, as the inner steps do
                 for _ in range(self.steps):
                     self.inner_loss(self._view([], [], buffers))
             old = [known[name] for name in names]
@@ -141,11 +141,11 @@ class Unrolled:
 
     @contextlib.contextmanager
     def moved(self, direction: Sequence[Tensor], distance: float) -> Iterator[None]:
-        """Move λ by ``−distance · direction`` for the time of a ``with`` block.
+        """Move λ by ``−distance · direction`` inside a ``with`` block.
 
-        Losses may hold λ in closures that nothing else can reach, so the values are
-        written in place. They are put back bit for bit, also after an exception. A
-        graph that was recorded before and saved λ cannot be differentiated afterwards.
+        The values of λ are written in place, because losses may hold λ in closures that
+        no other code can reach. The values are restored bit for bit, also after an
+        exception. An older graph that saved λ cannot be differentiated afterwards.
         """
         before = [tensor.detach().clone() for tensor in self.hyperparameters]
         try:
@@ -179,6 +179,6 @@ def _leaves(hyperparameters: Hyperparameters, model: nn.Module) -> list[Tensor]:
             raise ValueError(
                 f"expected hyperparameters that are leaves, got one of shape "
                 f"{tuple(tensor.shape)} at position {position} that was computed from "
-                f"others; name those others"
+                f"other tensors; pass those other tensors"
             )
     return found

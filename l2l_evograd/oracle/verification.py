@@ -1,4 +1,4 @@
-"""One check of a hypergradient: exact answer, estimate, and what to say of them."""
+"""One check of a hypergradient: exact answer, estimate, and error messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,6 @@ from torch import Tensor
 
 from l2l_evograd.bilevel import hypergradient
 from l2l_evograd.estimators import Estimator, EvoGrad, Exact, Guided
-from l2l_evograd.estimators.perturbations import draw_seed
 from l2l_evograd.hyperparameters import name_of
 from l2l_evograd.oracle.exact import (
     by_double_backward,
@@ -20,11 +19,12 @@ from l2l_evograd.oracle.fidelity import flat
 from l2l_evograd.oracle.tolerance import Quantities, lowest_precision, usual_rtol
 from l2l_evograd.oracle.unrolled import Unrolled
 from l2l_evograd.replay.call_state import preserved_random_state
+from l2l_evograd.seeds import draw_seed
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What is compared with what, and what to say when they differ."""
+    """One comparison of an estimate with the exact answer, and its messages."""
 
     problem: Unrolled
     update: str
@@ -37,7 +37,7 @@ class Verification:
 
     @property
     def random(self) -> bool:
-        """Whether estimates differ from one another and from the exact answer."""
+        """Whether the estimates are random."""
         return self.update == "gradient" and self.estimator.random
 
     def exact(self) -> list[Tensor]:
@@ -62,7 +62,7 @@ class Verification:
         return found
 
     def margin(self, exact: Sequence[Tensor]) -> Tensor:
-        """Return what is allowed at each entry without noise, float64."""
+        """Return the allowed difference of each entry without noise, float64."""
         largest = [float(part.abs().max()) if part.numel() else 0.0 for part in exact]
         atol = self.rtol * max(largest) / 1000 if self.atol is None else self.atol
         return torch.cat(
@@ -73,7 +73,7 @@ class Verification:
         )
 
     def estimates(self) -> Tensor:
-        """Return the draws of ĝ, or the only one; shape (N, d)."""
+        """Return the draws of ĝ, shape (N, d); N = 1 if nothing is random."""
         source = self._generator()
         count = self.draws if self.random else 1
         return torch.stack([self._estimate(source) for _ in range(count)])
@@ -100,7 +100,7 @@ class Verification:
         return flat(found.gradients)
 
     def difference(self, compared: Quantities) -> str:
-        """Return the worst entry in words."""
+        """Return the message about the worst entry."""
         worst = int(compared.excess.argmax())
         expected, found, allowed, error = (
             float(values[worst])
@@ -118,18 +118,18 @@ class Verification:
             mean = f", the mean of {self.draws} draws"
         wrong = int(compared.wrong.sum())
         return (
-            f"the hypergradient by {self.estimator!r} is not the exact one, with "
+            f"the hypergradient by {self.estimator!r} differs from the exact one, with "
             f"update={self.update!r}, {self._steps()}.\n"
-            f"Worst is {self._place(worst)}:\n"
+            f"The worst is {self._place(worst)}:\n"
             f"  expected {expected:.10g}, {self._origin()}\n"
             f"  found    {found:.10g}{mean}\n"
             f"  error    {abs(found - expected):.3g}\n"
             f"  allowed  {allowed:.3g} = {parts}\n"
-            f"{wrong} of {len(compared.expected)} comparisons are out."
+            f"{wrong} of {len(compared.expected)} comparisons failed."
         )
 
     def indecision(self, compared: Quantities) -> str:
-        """Return why a check that passed says nothing, in words."""
+        """Return the message about a check that passed but shows nothing."""
         loosest = float((compared.allowed / compared.expected.abs()).min())
         remedy = "lower rtol and atol"
         if self.random:
@@ -139,44 +139,44 @@ class Verification:
             )
         return (
             f"the check of {self.estimator!r} is undecided: an answer of 0 would have "
-            f"passed as well. What is allowed is at least {loosest:.3g} times what was "
-            f"expected; {remedy}."
+            f"passed as well. The allowed difference is at least {loosest:.3g} times "
+            f"the expected value; {remedy}."
         )
 
     def advice(self, exact: Sequence[Tensor], margin: Tensor) -> str:
-        """Find out where the difference comes from, and say what to do."""
+        """Find out where the difference comes from, and return what to do."""
         if bool(((flat(self.exact()) - flat(exact)).abs() > margin).any()):
             return (
-                "The exact answer itself came out differently when it was computed "
-                "again: a loss reads something that changes from call to call, as a "
-                "counter, an iterator over data, numpy's random numbers or a generator "
-                "of its own. Take it out of the loss: read it once, before."
+                "The exact answer itself was different when it was computed again: a "
+                "loss reads something that changes from call to call, such as a "
+                "counter, an iterator over data, numpy's random numbers or its own "
+                "generator. Read it once, before the check, and not in the loss."
             )
         if self.update == "gradient" and not self.estimator.exact:
             base = usual_rtol(Exact(), self.update, self._precision())
             twin = replace(self, estimator=Exact(), rtol=base)
             gaps = (twin.estimates()[0] - flat(exact)).abs()
             if bool((gaps <= twin.margin(exact)).all()):
-                return f"Exact() does agree, so the losses are in order. {self._tune()}"
+                return f"Exact() agrees, so the losses are correct. {self._tune()}"
         return (
-            "A loss is not a function of λ and of the module that it is given alone. "
-            "It must use the module's parameters through its argument; it must not "
-            "write to tensors from outside, keep state, or draw from numpy or a "
-            "generator of its own. If it does none of this, please report it."
+            "A loss is not a function of only λ and the module that it is given. It "
+            "must use the module's parameters through its argument. It must not write "
+            "to tensors from outside, keep state, or draw from numpy or from its own "
+            "generator. If the loss follows these rules, please report this."
         )
 
     def _tune(self) -> str:
         if isinstance(self.estimator, Guided):
             return (
-                "The difference over h is too coarse here: kinks (ReLU, max-pooling) "
-                "or curvature within h, for which h should be smaller, or rounding, "
-                "for which it should be larger or the model in float64. Where the "
-                "network has kinks, see compare(): its realised descent counts, not "
-                "this check."
+                "The finite difference over h is too coarse here. If the cause is "
+                "kinks (ReLU, max-pooling) or curvature within h, make h smaller. If "
+                "it is rounding, make h larger or use the model in float64. If the "
+                "network has kinks, rely on the realised descent of compare() instead "
+                "of this check."
             )
         return (
             "The losses are too curved, or have kinks, within the reach of the "
-            "perturbations: take a smaller sigma, with the model in float64."
+            "perturbations: use a smaller sigma, with the model in float64."
         )
 
     def _precision(self) -> torch.dtype:
@@ -195,7 +195,7 @@ class Verification:
         return "from double backward"
 
     def _place(self, position: int) -> str:
-        """Say which entry of which hyperparameter has a position in flat()."""
+        """Name the entry of a hyperparameter at a position of flat()."""
         for number, tensor in enumerate(self.problem.hyperparameters):
             if position < tensor.numel():
                 index = torch.unravel_index(torch.tensor(position), tensor.shape)
@@ -208,7 +208,7 @@ class Verification:
 
 
 def higher_is_installed() -> bool:
-    """Say whether the reference is ``higher``."""
+    """Say whether ``higher`` is installed and thus gives the exact answer."""
     try:
         import_higher()
     except ImportError:

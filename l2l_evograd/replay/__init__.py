@@ -1,6 +1,7 @@
-"""A loss tensor made into a function of its weights; knows nothing of hypergradients.
+"""Replay: a loss tensor becomes a function of its weights.
 
-The aten calls that lead to a loss are recorded while they run and can be repeated with
-other weights. Whatever does not depend on a tensor that requires grad is a constant, as
-it came out. The only place of the core that uses private parts of torch.
+The aten calls that lead to a loss are recorded while they run, and can be repeated with
+other weights. A value that does not depend on a tensor that requires grad is a constant
+and keeps its recorded value. This package does not depend on the code for
+hypergradients. In the core, only this package uses private parts of torch.
 """

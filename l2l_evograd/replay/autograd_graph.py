@@ -1,6 +1,6 @@
 """Walks over autograd's graph: what a tensor was computed from.
 
-Nothing is computed; a walk costs a few microseconds for each function on the way.
+A walk computes nothing, and costs a few microseconds for each function that it visits.
 """
 
 import functools
@@ -44,7 +44,7 @@ def functions_behind(
 
     Args:
         tensors: where the walk begins.
-        ends: functions that it does not go past.
+        ends: functions at which the walk stops.
     """
     starts = dict.fromkeys(tensor.grad_fn for tensor in tensors)
     waiting = [function for function in starts if function is not None]
@@ -61,10 +61,10 @@ def functions_behind(
 
 
 def is_compiled(tensor: Tensor) -> bool:
-    """Say whether a tensor came through a function that ``torch.compile`` returned.
+    """Say whether a tensor was computed by a function from ``torch.compile``.
 
-    Its backward pass cannot be differentiated, and gives an error if it is asked for a
-    graph.
+    The backward pass of such a function cannot be differentiated, and raises an error
+    with ``create_graph=True``.
 
     Cost: one walk over the graph.
     """
@@ -73,12 +73,13 @@ def is_compiled(tensor: Tensor) -> bool:
 
 
 def hands_out_saved_tensors(tensors: Iterable[Tensor]) -> bool:
-    """Say whether what autograd saved for tensors is in the hands of hooks.
+    """Say whether hooks provide any tensor that autograd saved behind ``tensors``.
 
-    Activation checkpoints compute it again when it is asked for, from their module as
-    it is then. True where a release of torch cannot tell.
+    Activation checkpoints use such hooks: they compute a saved tensor again when it is
+    needed, with their module in the state of that time. The result is True if the torch
+    release does not tell.
 
-    Cost: one walk over the graph, and a look at all that each function saved.
+    Cost: one walk over the graph, and one look at every saved tensor.
     """
     for function in functions_behind(tensors):
         for name in _saved_names(type(function), function.name()):
@@ -103,7 +104,7 @@ def differentiable_again(gradients: Sequence[Tensor]) -> bool:
     """Say whether gradients made with ``create_graph`` can be differentiated.
 
     Fused kernels, of attention and of recurrent layers on an accelerator, have no
-    derivative of their backward pass; autograd puts an error in its place.
+    derivative of their backward pass; autograd puts an error node in its place.
 
     Cost: one walk over the graph.
     """
@@ -114,9 +115,10 @@ def differentiable_again(gradients: Sequence[Tensor]) -> bool:
 
 
 def graph_bytes(tensors: Iterable[Tensor]) -> int:
-    """Return about how much memory the graph behind tensors holds.
+    """Estimate how many bytes of memory the graph behind tensors holds.
 
-    The sizes of all results on the way, leaves aside: most functions save one of them.
+    The estimate is the size of all results on the graph, without leaves, because most
+    functions save one result.
 
     Cost: one walk over the graph.
     """
@@ -129,6 +131,6 @@ def graph_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _variables(functions: Iterable[Function]) -> list[Tensor]:
-    """Return the leaves among what accumulates gradients."""
+    """Return the leaf tensors of the functions that accumulate gradients."""
     variables = [getattr(function, "variable", None) for function in functions]
     return [variable for variable in variables if variable is not None]

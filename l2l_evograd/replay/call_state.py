@@ -1,4 +1,4 @@
-"""What calls depend on besides their arguments: random numbers, kernels, autocast."""
+"""What a call depends on besides its arguments: random state, kernels, autocast."""
 
 import contextlib
 import sys
@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class RandomState:
-    """The state of one random generator, at which calls can be made again.
+    """The state of one random generator, from which calls can be repeated.
 
     Attributes:
-        device: of the generator.
-        state: as ``get_rng_state`` returns it.
+        device: the device of the generator.
+        state: the state, as ``get_rng_state`` returns it.
     """
 
     __slots__ = ("device", "state")
@@ -36,7 +36,7 @@ class RandomState:
 
     @contextlib.contextmanager
     def again(self) -> Iterator[None]:
-        """Draw the same numbers in the body; the state is as before afterwards."""
+        """Draw the same numbers in the body, and restore the state afterwards."""
         before = random_state(self.device)
         set_random_state(self.device, self.state)
         try:
@@ -47,7 +47,7 @@ class RandomState:
 
 @contextlib.contextmanager
 def preserved_random_state(devices: Iterable[torch.device]) -> Iterator[None]:
-    """Leave the global random state of ``devices`` and the CPU as it was."""
+    """Restore the global random state of ``devices`` and the CPU after the body."""
     before = {d: random_state(d) for d in {torch.device("cpu"), *devices}}
     try:
         yield
@@ -80,7 +80,7 @@ def set_random_state(device: torch.device, state: Tensor) -> None:
 
 @contextlib.contextmanager
 def without_autocast(devices: Iterable[torch.device]) -> Iterator[None]:
-    """Cast nothing in the body: what was cast when it was recorded is cast again."""
+    """Switch autocast off in the body, because the record includes the casts."""
     with contextlib.ExitStack() as stack:
         for kind in {device.type for device in devices}:
             available = torch.amp.is_autocast_available(kind)
@@ -92,8 +92,9 @@ def without_autocast(devices: Iterable[torch.device]) -> Iterator[None]:
 class TwiceDifferentiable:
     """Use kernels that have a second derivative in the body of a ``with``.
 
-    Fused attention has none, on any device; of recurrent layers it is cuDNN's that have
-    none; what ``torch.compile`` makes has none, and runs as it was written.
+    Fused attention has no second derivative, on any device. Recurrent layers have none
+    in cuDNN. Functions that ``torch.compile`` returned have none either, and run
+    without compilation.
 
     Args:
         recurrent: whether there are recurrent layers.
@@ -133,9 +134,9 @@ def _attention_kernels(flash: bool, efficient: bool, cudnn: bool, math: bool) ->
 
 
 class RunAsWritten:
-    """Let what ``torch.compile`` made run as it was written, in the body of a ``with``.
+    """Run functions from ``torch.compile`` without compilation, in a ``with`` block.
 
-    What is compiled can be neither differentiated twice nor recorded.
+    Compiled code can be neither differentiated twice nor recorded.
     """
 
     def __init__(self) -> None:

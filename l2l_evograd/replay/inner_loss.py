@@ -1,8 +1,9 @@
 """The inner loss ℓ(θ, λ) as a function that can be evaluated at any weights.
 
 :class:`InnerLoss` repeats the calls that led to the loss, with the same random numbers
-every time. What it depends on besides the weights stands in for λ: ``leaves``, detached
-twins of ``inputs``, so that differentiating one evaluation stays within it.
+every time. Its ``inputs`` are the tensors besides the weights that the loss depends on,
+such as λ. An evaluation uses detached versions of them, the ``leaves``, so that its
+derivatives do not reach into the caller's graph.
 """
 
 import copy
@@ -17,7 +18,7 @@ from l2l_evograd.replay.program import Program
 
 
 class Unrepeatable(RuntimeError):
-    """A loss, computed again at the same weights, came out differently."""
+    """A loss, computed again at the same weights, gave a different result."""
 
     def __init__(self, what: str, first: float, again: float) -> None:
         super().__init__(
@@ -25,7 +26,7 @@ class Unrepeatable(RuntimeError):
             f"{what} is {again:.6g} where it was {first:.6g}, or differs in direction. "
             f"Likely causes: a gradient hook on a parameter or an output, a custom "
             f"torch.autograd.Function, a tensor changed in place or through .data, or "
-            f"a kernel that sums in another order each time. Take that out of the "
+            f"a kernel that sums in another order each time. Remove the cause from the "
             f"inner loss, or use estimator='exact' with memory='graph', which computes "
             f"nothing again; check='never' accepts the difference"
         )
@@ -36,18 +37,19 @@ class InnerLoss:
 
     Args:
         value: ℓ as it was computed, while calls were recorded.
-        params: θ, which it was computed from.
-        hold: whether evaluations keep what is a constant to autograd, such as detached
-            tensors, as it was. Autograd never looks behind these; a finite difference
-            of the loss would. Algorithm 1, which compares whole losses, goes without.
+        params: θ, the weights that ℓ was computed from.
+        hold: whether tensors that are constants to autograd, such as detached tensors,
+            keep their recorded values. Autograd does not differentiate through these
+            tensors, but a finite difference of the loss would. Algorithm 1 compares
+            whole losses, so it does not hold them.
 
     Attributes:
-        inputs: the tensors besides θ that it depends on and that require grad.
-        leaves: what stands for them in an evaluation.
+        inputs: the tensors besides θ that ℓ depends on and that require grad.
+        leaves: the tensors that replace the inputs in an evaluation.
 
     Raises:
-        LostHistory: if it cannot be computed again.
-        ValueError: if it does not depend on the weights.
+        LostHistory: if ℓ cannot be computed again.
+        ValueError: if ℓ does not depend on the weights.
     """
 
     def __init__(self, value: Tensor, params: Sequence[Tensor], hold: bool) -> None:
@@ -61,7 +63,7 @@ class InnerLoss:
         self.leaves = [tensor.detach().requires_grad_() for tensor in self.inputs]
 
     def at(self, leaves: Sequence[Tensor]) -> "InnerLoss":
-        """Return the same loss with others in place of :attr:`leaves`."""
+        """Return the same loss with other :attr:`leaves`."""
         new = copy.copy(self)
         new.leaves = list(leaves)
         return new
@@ -82,10 +84,10 @@ class InnerLoss:
             params: the weights, detached.
             wanted: positions of the inputs to differentiate with respect to; all by
                 default.
-            params_too: whether ∂ℓ/∂θ is wanted. Without it no graph is built for what
-                depends on the weights alone.
+            params_too: whether ∂ℓ/∂θ is wanted. If not, no graph is built for the part
+                that depends on the weights alone.
 
-        Cost: one forward pass and one backward pass to what is wanted.
+        Cost: one forward pass, and one backward pass to the wanted tensors.
         """
         positions = range(len(self.leaves)) if wanted is None else wanted
         targets = [self.leaves[position] for position in positions]
@@ -100,11 +102,11 @@ class InnerLoss:
         return value.detach(), grads[:split], grads[split:]
 
     def slopes(self, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Return ∇_θ ℓ(weights, λ) on a graph, to be differentiated again.
+        """Return ∇_θ ℓ(weights, λ) on a graph, so that it can be differentiated again.
 
         Raises:
-            RuntimeError: if the loss goes through a function that cannot be
-                differentiated twice.
+            RuntimeError: if the loss uses a function that cannot be differentiated
+                twice.
         """
         with torch.enable_grad():
             value = self(weights)
@@ -126,14 +128,14 @@ class InnerLoss:
         slopes: Sequence[Tensor | None],
         inputs: Sequence[tuple[int, Tensor | None]] = (),
     ) -> None:
-        """Compare a repetition at the same weights with what was computed.
+        """Repeat the loss at the same weights and compare it with the original.
 
         Args:
-            value: ℓ as it was computed.
+            value: the original ℓ.
             params: θ, detached.
-            slopes: ∂ℓ/∂θ as it was computed, None where it is not to be compared.
-            inputs: positions of inputs, with ∂ℓ/∂ of each as it was computed, None
-                where ℓ does not depend on it.
+            slopes: the original ∂ℓ/∂θ; None for weights that are not compared.
+            inputs: positions of inputs, each with the original ∂ℓ/∂input; None if ℓ
+                does not depend on that input.
 
         Raises:
             Unrepeatable: if the loss or one of the derivatives differs.
@@ -160,30 +162,30 @@ def check_same(what: str, first: Sequence[Tensor], again: Sequence[Tensor]) -> N
     """Compare two lists of tensors, up to rounding in their own precision.
 
     Args:
-        what: what they are, for the message.
-        first: as they were computed at first.
-        again: as they came out again.
+        what: the name of the quantity, for the error message.
+        first: the original tensors.
+        again: the tensors that were computed again.
 
     Raises:
         Unrepeatable: if the difference is more than rounding explains.
 
-    Cost: a sweep over the tensors, and one wait for the device.
+    Cost: one sweep over the tensors, and one synchronisation with the device.
     """
     norms = _norm(first), _norm(again)
     if not (math.isfinite(norms[0]) or math.isfinite(norms[1])):
         return
     distance = _norm([a - b for a, b in zip(first, again, strict=True)])
     coarsest = max((torch.finfo(t.dtype).eps for t in first), default=0.0)
-    # Half of the digits: sums in another order stay far below it.
+    # Half of the digits must agree. Sums in another order differ by far less.
     if not distance <= coarsest**0.5 * max(norms) + 1e-300:
         raise Unrepeatable(what, norms[0], norms[1])
 
 
 def digest(tensors: Sequence[Tensor]) -> Tensor:
-    """Return a few numbers that tell lists of tensors apart, shape (3 n,).
+    """Return a few numbers that distinguish lists of tensors, shape (3 n,).
 
-    The norm of each, the sum of its entries and that of every other one, both over the
-    square root of their number.
+    For each tensor: its norm, the sum of its entries, and the sum of every other entry.
+    Both sums are divided by the square root of the number of entries.
     """
     found = []
     for tensor in tensors:
@@ -203,7 +205,7 @@ def _norm(tensors: Sequence[Tensor]) -> float:
 def gradient(
     value: Tensor, targets: Sequence[Tensor], create_graph: bool = False
 ) -> list[Tensor]:
-    """Return ∂value/∂targets, zeros where nothing is reached."""
+    """Return ∂value/∂targets, zeros for targets that ``value`` does not use."""
     if not targets:
         return []
     if not value.requires_grad:

@@ -1,6 +1,7 @@
 """One call of a replay, and where it finds its arguments.
 
-A replay has a room: the variables, the result of each call, and the inputs.
+A replay keeps its values in a list, called its room: the variables, then the result of
+each call, then the inputs.
 """
 
 import contextlib
@@ -15,7 +16,10 @@ from l2l_evograd.replay.tape import Call
 
 
 class Place:
-    """A value in the room of a replay: result ``slot`` of what lies at ``place``."""
+    """A reference to a value in the room: result ``slot`` of the value at ``place``.
+
+    A negative slot means the whole value.
+    """
 
     __slots__ = ("place", "slot")
 
@@ -34,7 +38,7 @@ class Place:
 
 
 class Kept:
-    """A tensor that stays as it was recorded."""
+    """A tensor that keeps its recorded value."""
 
     __slots__ = ("value",)
 
@@ -51,7 +55,7 @@ class Kept:
 
 
 class Copy(Kept):
-    """A fresh copy for each replay, of what a call writes to."""
+    """A tensor that a call writes to; each replay gets a fresh copy."""
 
     __slots__ = ()
 
@@ -61,7 +65,7 @@ class Copy(Kept):
 
 
 class Nested:
-    """A list of arguments, some of which are filled in."""
+    """A list of arguments; a replay fills in some of them."""
 
     __slots__ = ("items", "gaps")
 
@@ -84,7 +88,7 @@ class Nested:
 class Instruction:
     """One call of a replay.
 
-    ``finished``: places that nobody reads after it.
+    ``finished``: places that no later call reads.
     """
 
     __slots__ = ("function", "args", "gaps", "kwargs", "named", "states", "finished")

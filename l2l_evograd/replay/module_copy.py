@@ -1,6 +1,6 @@
-"""A second module object around any tensors, so that the first is not touched.
+"""Copies of a module's structure that hold other tensors; the original is unchanged.
 
-:func:`copy_structure` gives every submodule a new identity and dictionaries of its own.
+:func:`copy_structure` makes a new object with its own dictionaries for every submodule.
 :func:`exchange` puts other tensors into such a copy.
 """
 
@@ -14,17 +14,17 @@ from torch import Tensor, jit, nn
 def copy_structure(
     module: nn.Module, tensors: Mapping[int, Tensor] | None = None
 ) -> nn.Module:
-    """Return a module that shares everything with ``module`` but its own identity.
+    """Return a copy of ``module`` that shares its tensors, except those exchanged.
 
-    Every submodule is a new object of the same class with dictionaries of its own, so
-    that flags, buffers and attributes set on the copy stay there. Parameters and
-    buffers are the same tensors, except those exchanged; a tensor tied in two places is
-    exchanged in both. Tensors in other attributes stay, as for
+    Every submodule is a new object of the same class with its own dictionaries, so that
+    flags, buffers and attributes set on the copy do not change the original. Parameters
+    and buffers are the same tensors, except those exchanged; a tensor tied in two
+    places is exchanged in both. Tensors in other attributes are not exchanged, as in
     ``torch.func.functional_call``. Lists, dictionaries and bound methods that refer to
     submodules refer to the copies.
 
     Args:
-        module: any module; hooks and parametrizations come along.
+        module: any module; hooks and parametrizations are copied too.
         tensors: ``id(old tensor)`` -> tensor to put in its place.
 
     Returns:
@@ -34,7 +34,7 @@ def copy_structure(
         TypeError: for scripted modules and the wrapper that ``torch.compile(module)``
             returns, whose forward is bound to the original parameters.
 
-    Cost: a few microseconds for a submodule; no tensor is copied.
+    Cost: a few microseconds per submodule; no tensor is copied.
     """
     return _Copies(module, tensors or {}).of_module(module)
 
@@ -58,7 +58,7 @@ class _Copies:
         new: nn.Module = object.__new__(type(child))
         self._copies[id(child)] = new
         for key, value in vars(child).items():
-            # Most attributes are flags or empty; this runs for every learner.
+            # Most attributes are flags or empty. This loop runs for every learner.
             if type(value) in _IMMUTABLE:
                 new.__dict__[key] = value
             elif key in ("_parameters", "_buffers"):
@@ -105,17 +105,17 @@ def _refuse_bound(module: nn.Module) -> None:
         )
     if "_orig_mod" in module._modules:
         raise TypeError(
-            "got what torch.compile(module) returned, whose forward is bound to the "
-            "original parameters; pass the module itself, and compile functions that "
-            "its forward calls with the parameters as arguments"
+            "expected a module, got the result of torch.compile(module), whose forward "
+            "is bound to the original parameters; pass the module itself, and compile "
+            "functions that its forward calls with the parameters as arguments"
         )
 
 
 def exchange(module: nn.Module, new: Mapping[int, Tensor]) -> None:
     """Put other tensors in place of a copy's parameters.
 
-    A tied tensor is exchanged everywhere. What else holds one of them, such as a list
-    of the weights that training started from, keeps it.
+    A tied tensor is exchanged everywhere. Other references to an old tensor, such as a
+    list of the initial weights, are not changed.
 
     Args:
         module: a copy, see :func:`copy_structure`; it is changed.
@@ -124,13 +124,13 @@ def exchange(module: nn.Module, new: Mapping[int, Tensor]) -> None:
     for child in module.modules():
         for name, tensor in child._parameters.items():
             if id(tensor) in new:
-                child._parameters[name] = new[id(tensor)]  # type: ignore[assignment]  # no leaf, so no Parameter
+                child._parameters[name] = new[id(tensor)]  # type: ignore[assignment]  # not a leaf, so not a Parameter
         if "_flat_weights" in child.__dict__:
             _renew_flat_weights(child)
 
 
 def _renew_flat_weights(child: nn.Module) -> None:
-    """Let a recurrent layer's list of its weights follow the weights themselves."""
+    """Fill a recurrent layer's list of its weights with the current weights."""
     names: Any = child.__dict__["_flat_weights_names"]
     child.__dict__["_flat_weights"] = [getattr(child, name, None) for name in names]
 
@@ -157,16 +157,17 @@ def buffers_of(module: nn.Module) -> Iterator[Tensor]:
 
 
 def has_statistics(module: nn.Module) -> bool:
-    """Say whether any part normalises with running statistics."""
+    """Say whether any submodule normalises with running statistics."""
     return any(isinstance(child, _NORMS) for child in module.modules())
 
 
 def renew_statistics(module: nn.Module) -> None:
-    """Let batch normalisation in training mode write to statistics of its own.
+    """Give batch normalisation in training mode new tensors for its statistics.
 
-    In evaluation mode it saves its running statistics for the backward pass, and in
-    training mode writes to them without autograd noticing. A graph that is kept from
-    an earlier call would be completed with statistics of a later one.
+    In evaluation mode, batch normalisation saves its running statistics for the
+    backward pass. In training mode it writes to them, and autograd does not notice.
+    Without new tensors, the backward pass of an earlier call would use the statistics
+    of a later call, and its gradients would be wrong.
 
     Args:
         module: a copy, see :func:`copy_structure`; it is changed.

@@ -1,10 +1,11 @@
-"""A record made into a function: the calls between chosen tensors and a result.
+"""A record as a function: the calls between chosen tensors and a result.
 
 :class:`Program` walks back from a recorded tensor and keeps the calls that lead to it
-from its *variables*, usually the learner's weights. What else goes in and requires grad
-becomes an *input*: the hyperparameters, and any tensor computed elsewhere (features of
-a frozen body, weights from another network). Cutting there makes the program local: its
-derivatives never reach into the caller's autograd graph.
+from its *variables*, usually the learner's weights. Any other tensor that these calls
+read and that requires grad becomes an *input*: the hyperparameters, and any tensor
+computed elsewhere (features of a frozen body, weights from another network). The
+program stops at its inputs, so its derivatives never reach into the caller's autograd
+graph.
 """
 
 import itertools
@@ -43,16 +44,18 @@ class Program:
 
     Args:
         target: the recorded tensor to compute again.
-        variables: tensors that stand for the arguments, as they are now.
-        hold: keep what is a constant to autograd, such as the result of ``.detach()``,
-            at the value that it had; otherwise it is computed again too.
-        behind: stop at everything that does not depend on the variables; it is an
-            input, on the graph that it was computed on.
+        variables: the tensors that the arguments of a call replace, in their current
+            state.
+        hold: whether tensors that are constants to autograd, such as the result of
+            ``.detach()``, keep their recorded values; if False, they are computed again
+            too.
+        behind: whether to stop at every tensor that does not depend on the variables.
+            Such a tensor becomes an input, on the graph on which it was computed.
 
     Attributes:
-        inputs: the tensors that the program depends on besides its variables and that
+        inputs: the tensors besides the variables that the program depends on and that
             require grad, each once.
-        used: the positions of the variables that occur.
+        used: the positions of the variables that the program uses.
 
     Raises:
         LostHistory: if part of the record is missing.
@@ -78,7 +81,7 @@ class Program:
             self._variables[id(variable) if read is None else read.key] = position
         end = reading_of(target)
         if end is None:
-            raise LostHistory("nothing is known of how it was computed")
+            raise LostHistory("its computation was not recorded")
         calls = self._ancestors(end)
         self._places_from = len(variables)
         places = itertools.count(self._places_from)
@@ -89,7 +92,7 @@ class Program:
         self._check_inputs(variables)
 
     def __call__(self, variables: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
-        """Compute the target anew, with the random numbers of the first time.
+        """Compute the target again, with the same random numbers as the first time.
 
         Args:
             variables: one tensor for each variable position.
@@ -128,8 +131,8 @@ class Program:
                     raise LostHistory(call.lost)
                 if call.unseen and self._hold:
                     raise LostHistory(
-                        "one of its tensors was written to behind autograd's back, "
-                        "under torch.no_grad() or through detach() or .data; write "
+                        "one of its tensors was written to without autograd recording "
+                        "it, under torch.no_grad() or through detach() or .data; write "
                         "x + (new - x).detach() instead"
                     )
                 found[id(call)] = call
@@ -143,7 +146,7 @@ class Program:
             return read.key in self._variables
         if value.requires_grad and read.key in self._variables:
             return True
-        if value.is_leaf:  # as all are that do not require grad
+        if value.is_leaf:  # includes all that do not require grad
             return self._hold
         return self._behind
 
@@ -206,7 +209,7 @@ class Program:
         number = self._input_numbers.setdefault(id(value), len(self.inputs))
         if number == len(self.inputs):
             self.inputs.append(value)
-        return Place(-1 - number)  # a room ends with the inputs, the first one last
+        return Place(-1 - number)  # the inputs end the room, in reverse order
 
     def _note_last_readings(self) -> None:
         last: dict[int, int] = {}
@@ -220,11 +223,11 @@ class Program:
             self._instructions[position].finished.append(place)
 
     def _check_inputs(self, variables: Sequence[Tensor]) -> None:
-        """Refuse inputs that were computed from the variables without a record."""
+        """Raise an error for inputs computed from the variables without a record."""
         computed = [t for t in self.inputs if t.grad_fn is not None]
         if computed and any(reached_from(computed, variables)):
             raise LostHistory(
-                "it uses a tensor that depends on the weights by a way that was not "
+                "it uses a tensor that depends on the weights in a way that was not "
                 "recorded, such as arithmetic with an attribute of the module"
             )
 
@@ -238,10 +241,10 @@ def _readings(items: Sequence[Any]) -> Iterator[Read]:
 
 
 def changed_in_place(value: Tensor) -> RuntimeError:
-    """Return the error for a tensor that is not what it was."""
+    """Return the error for a tensor that was changed in place."""
     return RuntimeError(
         f"a tensor of shape {tuple(value.shape)} that the inner loss uses was changed "
-        f"in place after the loss was computed; keep it as it was until backward(), or "
-        f"clone it before changing it. What a module changes in forward belongs into "
-        f"a buffer (register_buffer), of which copies are kept"
+        f"in place after the loss was computed; do not change it before backward(), or "
+        f"clone it before changing it. A tensor that a module changes in forward must "
+        f"be a buffer (register_buffer), because buffers are copied"
     )

@@ -1,4 +1,4 @@
-"""Who writes the record down: a mode that sees every aten call while it is on."""
+"""The recorder: a mode that sees every aten call while it is active."""
 
 import weakref
 from collections.abc import Iterable
@@ -31,8 +31,9 @@ class Recorder(TorchDispatchMode):
     Args:
         buffers: tensors that may be written to later, such as a module's buffers: the
             record keeps copies of them.
-        marked: tensors to whose dependents the readings keep what else goes in, so
-            that this part can be computed again on the graph of the rest.
+        marked: tensors such as λ. The record keeps the other tensors that are read by
+            the part that depends on them, so that this part can be computed again on
+            the graph of the rest.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Recorder(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        # Keeping dynamo out would take as long as the record of a call.
+        # Skipping dynamo would take as long as recording a call.
         return False
 
     def __torch_dispatch__(
@@ -56,7 +57,7 @@ class Recorder(TorchDispatchMode):
         args: Any = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Make the call; record it if it depends on what requires grad."""
+        """Make the call; record it if it depends on a tensor that requires grad."""
         depends = _depends(args)
         if kwargs and not depends:
             inner = _depends(kwargs.values())
@@ -65,7 +66,7 @@ class Recorder(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         traits = traits_of(func)
         if traits.plain and not (kwargs or self._marked):
-            # What most calls are, without the questions of the others.
+            # Fast path: most calls are plain and need no further checks.
             call = Call(func, [self._operand(item, False) for item in args])
             call.on_graph = depends and call.grad
             results = func(*args)
@@ -83,7 +84,7 @@ class Recorder(TorchDispatchMode):
             self._before_writing(call, traits, args, kwargs)
         marked = bool(self._marked) and self._is_marked([*args, *kwargs.values()])
         self._note_arguments(call, traits, args, kwargs, marked)
-        call.index = next(clock)  # behind what was begun for it
+        call.index = next(clock)  # after the calls recorded for its arguments
         if traits.random:
             call.random = RandomState.of(args, kwargs)
         if traits.escapes and marked:
@@ -131,13 +132,14 @@ class Recorder(TorchDispatchMode):
             )
 
     def _operand(self, item: Any, marked: bool, shared: bool = False) -> Any:
-        """Return how an argument is kept.
+        """Return an argument in the form in which the record keeps it.
 
         Args:
             item: the argument.
             marked: whether the call depends on a marked tensor.
-            shared: whether the result may share its memory. Then it is never kept as a
-                value, so that what is written to the result later finds the memory.
+            shared: whether the result may share memory with the argument. If so, the
+                argument is never kept as a value, so that a later write to the result
+                also reaches the argument in a replay.
         """
         kind = type(item)
         if kind in _NUMBERS:
@@ -148,12 +150,12 @@ class Recorder(TorchDispatchMode):
             return [self._operand(part, marked, shared) for part in item]
         if not isinstance(item, Tensor):
             if isinstance(item, torch.Generator):
-                return None  # replaced by one at the state of the time
+                return None  # a replay restores the random state instead
             return item
         entry = entries.get(id(item))
         if entry is None:
             if item._base is not None and id(item._base) in entries:
-                entry = _begin(item)  # a view from before its base was written to
+                entry = _begin(item)  # a view made before a write to its base
             if entry is None:
                 if item.requires_grad:
                     return Input(item)
@@ -163,7 +165,7 @@ class Recorder(TorchDispatchMode):
             return read
         if item.is_leaf and not entry.call.resolves:
             read.value = item
-            # What autograd was kept from seeing, as by detach(), comes back here.
+            # A marked value that left the graph, as by detach(), is used here.
             self.escaped = self.escaped or entry.marked
             entry.memory.held.append(weakref.ref(read))
         elif marked and not entry.marked:
@@ -171,7 +173,7 @@ class Recorder(TorchDispatchMode):
         return read
 
     def _lasting(self, item: Tensor) -> Tensor:
-        """Return a constant as it is, or a copy of what may be written to later."""
+        """Return a constant itself, or a copy if it may be written to later."""
         if id(item) not in self._buffers:
             return item
         version, copy = self._copies.get(id(item), (None, item))
@@ -241,7 +243,7 @@ def _note(
 
 
 def _written(item: Any, unmarked: bool = False) -> Any:
-    """Return how an argument that is written to is kept: never as a value to share."""
+    """Return the form of a written argument in the record: never its shared value."""
     if isinstance(item, list | tuple):
         return [_written(part, unmarked) for part in item]
     if not isinstance(item, Tensor):
@@ -258,9 +260,9 @@ def depends_on_marked(recorder: Recorder, tensor: Tensor) -> bool:
 
 
 def _depends(items: Iterable[Any]) -> bool | None:
-    """Say whether a call depends on what requires grad, and still does for autograd.
+    """Say whether a call depends on tensors that require grad.
 
-    None: it does not. False: only on values that are constants to autograd.
+    False: only through values that are constants to autograd. None: it does not.
     """
     found: bool | None = None
     for item in items:
@@ -281,9 +283,9 @@ def _depends(items: Iterable[Any]) -> bool | None:
 
 
 def _is_silent(traits: Traits, args: Any, kwargs: dict[str, Any]) -> bool:
-    """Say whether a write changes the value of an input and nothing on the graph.
+    """Say whether a write only changes the value of an input, not the graph.
 
-    So autograd sees a change of a weight under ``torch.no_grad()``.
+    This is how autograd treats a change of a weight under ``torch.no_grad()``.
     """
     if torch.is_grad_enabled():
         return False
@@ -303,9 +305,9 @@ def _targets(
 
 
 def _begin(target: Tensor) -> Entry | None:
-    """Give a tensor from outside a history, before a recorded call writes to it.
+    """Start a record for a tensor from outside, before a recorded call writes to it.
 
-    Returns None where a copy would be laid out differently in memory.
+    Returns None if a copy would have another memory layout.
     """
     base = target._base if target._base is not None else target
     entry = entries.get(id(base))

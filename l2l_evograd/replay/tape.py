@@ -1,8 +1,8 @@
-"""What was computed, call by call: the record that a loss is repeated from.
+"""The record of calls from which a loss is repeated.
 
-Calls point back to those whose results they read, as nodes of autograd's graph do, and
-live as long as somebody can still read their results. ``recorder.py`` writes them down;
-``program.py`` turns them into a function.
+Each call refers to the calls whose results it reads, as nodes of autograd's graph do. A
+call lives as long as its results can still be read. ``recorder.py`` writes the record;
+``program.py`` turns it into a function.
 """
 
 import functools
@@ -23,18 +23,20 @@ class Call:
     """One recorded call.
 
     Attributes:
-        function: what was called.
+        function: the function that was called.
         args: its positional arguments; tensors as Read, Input or Constant, also in
             lists.
-        kwargs: likewise.
-        index: place in the order of recording.
-        grad: whether gradients were switched on.
-        on_graph: whether autograd sees it.
-        random: the random state from before, where it draws from it.
-        lost: why it cannot be repeated, or None.
-        unseen: whether it writes to what is on autograd's graph behind autograd's back.
-        resolves: whether it writes out a conjugate or a negative, which functions do
-            below autograd: its result does not require grad, and is no constant.
+        kwargs: its keyword arguments, in the same form.
+        index: position in the order of recording.
+        grad: whether gradients were enabled.
+        on_graph: whether autograd records the call.
+        random: the random state before the call, if the call draws random numbers.
+        lost: why the call cannot be repeated, or None.
+        unseen: whether the call writes to a tensor on autograd's graph without autograd
+            recording the write.
+        resolves: whether the call materialises a conjugate or a negative view.
+            Functions do this below autograd, so the result does not require grad,
+            although it is not a constant.
     """
 
     __slots__ = (
@@ -66,15 +68,17 @@ class Call:
 
 
 class Memory:
-    """The calls that wrote to one storage, in order, and who holds values of it.
+    """The calls that wrote to one storage, in order, and the readings of its values.
 
     Attributes:
         writes: the calls so far.
-        held: living readings that keep a value, to be copied before it is overwritten.
-        version: of the storage when it was last looked at; -1 before anybody has.
-        written: whether a call has written to it since. Autograd counts a write only
-            after the recorder has seen it.
-        on_graph: whether a tensor in it was on autograd's graph when it was read.
+        held: the living readings that keep a value. The value is copied before a call
+            overwrites it.
+        version: the version of the storage when it was last read or written; -1 before
+            the first time.
+        written: whether a call has written to the storage since then. Autograd counts a
+            write only after the recorder has seen it.
+        on_graph: whether a tensor in the storage was on autograd's graph when read.
     """
 
     __slots__ = ("writes", "held", "version", "written", "on_graph")
@@ -88,14 +92,13 @@ class Memory:
 
 
 class Read:
-    """An argument that was recorded: result ``slot`` of ``call`` after ``effects``.
+    """A recorded argument: result ``slot`` of ``call``, after the writes ``effects``.
 
     Attributes:
-        value: the tensor itself, where it begins anew for autograd, as a constant or a
-            leaf, or lies just outside of what depends on the marked tensors; None
-            otherwise.
-        version: of the value.
-        lost: why the record does not lead here, or None.
+        value: the tensor itself, if it is a constant or a leaf to autograd, or if it is
+            an input of the part that depends on the marked tensors; None otherwise.
+        version: the version of the value.
+        lost: why the record does not describe this value, or None.
     """
 
     __slots__ = (
@@ -130,13 +133,13 @@ class Read:
 
     @property
     def key(self) -> tuple[int, int, int]:
-        """What two readings of the same value have in common."""
+        """A key that is equal for two readings of the same value."""
         return id(self.call), self.slot, len(self.effects)
 
 
 _WRITTEN_UNSEEN = (
-    "it was written to in place by a way that was not followed, such as outside of "
-    "functions of the learner's outputs"
+    "one of its tensors was written to in place in a way that was not recorded, such "
+    "as outside of functions of the learner's outputs"
 )
 _HIDDEN = (
     "it went through a function that hides its computation, such as a custom "
@@ -145,7 +148,7 @@ _HIDDEN = (
 
 
 def _may_change(hooks: Mapping[int, Any]) -> bool:
-    """Say whether hooks may change a gradient: those of torch itself only look."""
+    """Say whether hooks may change a gradient; torch's own hooks only read it."""
     modules = [getattr(hook, "__module__", "") or "" for hook in hooks.values()]
     return not all(module.startswith("torch.") for module in modules)
 
@@ -175,14 +178,14 @@ class Constant:
 
 
 class Entry:
-    """What is known of a living tensor that a recorded call made."""
+    """The record of a living tensor that a recorded call returned."""
 
     __slots__ = ("alive", "call", "slot", "memory", "marked")
 
     def __init__(
         self, tensor: Tensor, call: Call, slot: int, memory: Memory, marked: bool
     ) -> None:
-        # The number of a tensor is free for others once the tensor is gone.
+        # Python may give the id of a deleted tensor to another object.
         self.alive = weakref.ref(tensor, functools.partial(entries.pop, id(tensor)))
         self.call = call
         self.slot = slot
@@ -194,17 +197,17 @@ entries: dict[int, Entry] = {}
 
 
 def version_of(tensor: Tensor) -> int:
-    """Return how often a tensor was written to; -1 where nobody counts."""
+    """Return how often a tensor was written to; -1 if torch does not count it."""
     return -1 if tensor.is_inference() else tensor._version
 
 
 def is_recorded(tensor: Tensor) -> bool:
-    """Say whether it is known how the tensor was computed."""
+    """Say whether the computation of the tensor was recorded."""
     return id(tensor) in entries
 
 
 def reading_of(tensor: Tensor) -> Read | None:
-    """Return the tensor as it stands now, or None if it was not recorded."""
+    """Return a reading of the tensor's current value, or None if not recorded."""
     entry = entries.get(id(tensor))
     if entry is None:
         return None
@@ -212,5 +215,5 @@ def reading_of(tensor: Tensor) -> Read | None:
 
 
 def forget(tensor: Tensor) -> None:
-    """Let the tensor begin a history of its own."""
+    """Delete the record of how the tensor was computed."""
     entries.pop(id(tensor), None)

@@ -1,8 +1,8 @@
-"""Tensors whose functions are recorded, so that a loss made of them can be repeated.
+"""Tensors whose functions are recorded, so that a loss of them can be repeated.
 
-Within a module's call, or within a callable loss, a :class:`~.tape.Recorder` sees
-everything. Outside of them it is a tensor's class that tells: each torch function of a
-:class:`TapedTensor` is recorded, and what comes out is one again.
+Inside a module's call, or inside a callable loss, a :class:`~.recorder.Recorder`
+records all calls. Elsewhere the class of a tensor decides: each torch function of a
+:class:`TapedTensor` is recorded, and its result is a :class:`TapedTensor` again.
 """
 
 import copy
@@ -22,12 +22,12 @@ from l2l_evograd.replay.tape import forget, is_recorded
 _active = threading.local()
 _inference = torch.is_inference_mode_enabled
 
-# For functions outside of modules, which have no buffers to look after.
+# Records functions outside of modules, where there are no buffers to copy.
 _RECORDER = Recorder()
 
 
 class TapedTensor(Tensor):
-    """A tensor whose functions are recorded. Otherwise it behaves as any tensor.
+    """A tensor whose functions are recorded. Otherwise it behaves like any tensor.
 
     ``_follows``: whether results without a gradient are recorded too.
     """
@@ -47,7 +47,7 @@ class TapedTensor(Tensor):
             if func in _UNRECORDED or is_recording() or _inference():
                 return func(*args, **kwargs)
             if getattr(func, "__name__", "") == "__get__":
-                # Properties such as shape and requires_grad, read all the time.
+                # Properties such as shape and requires_grad are read very often.
                 value = func(*args, **kwargs)
                 if not isinstance(value, Tensor):
                     return value
@@ -62,14 +62,14 @@ class TapedTensor(Tensor):
                 _active.on = False
             for item in args:
                 if isinstance(item, Tensor):
-                    _tape_one(item, follows)  # it may have been written to
+                    _tape_one(item, follows)  # the call may have written to it
                     if item._base is not None:
                         _tape_one(item._base, follows)
             if not follows and isinstance(result, Tensor) and not result.requires_grad:
-                forget(result)  # a constant, which must not keep its history
+                forget(result)  # a constant must not keep its record
             return taped(result, follows)
 
-    def __repr__(self) -> str:  # type: ignore[override]  # its option is torch's own
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's own repr has an option
         return repr(plain(self))
 
     def __format__(self, format_spec: str) -> str:
@@ -77,7 +77,7 @@ class TapedTensor(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if not self.is_leaf:
-            return copy.deepcopy(plain(self), memo)  # says that it cannot be
+            return copy.deepcopy(plain(self), memo)  # raises torch's error
         with ordinary_functions():
             new = self.detach().as_subclass(Tensor).clone()
             return new.requires_grad_(self.requires_grad)
@@ -99,26 +99,27 @@ _UNRECORDED = frozenset(
 
 
 def ordinary_functions() -> AbstractContextManager[None]:
-    """Return a context in which taped tensors are treated as ordinary ones."""
+    """Return a context in which taped tensors are treated as ordinary tensors."""
     return torch._C.DisableTorchFunctionSubclass()
 
 
 def is_recording() -> bool:
-    """Say whether a recorder of this thread is on."""
+    """Say whether a recorder is active in this thread."""
     return getattr(_active, "on", False)
 
 
 class Recording:
     """Record the body of one ``with``.
 
-    Where two are nested, the outer one records. Nothing is recorded in inference mode.
+    If two are nested, only the outer one records. Nothing is recorded in inference
+    mode.
 
     Args:
-        buffers: see :class:`~.tape.Recorder`.
+        buffers: see :class:`~.recorder.Recorder`.
         marked: likewise.
 
     Attributes:
-        on: whether it was this one that recorded.
+        on: whether this recording, and not an outer one, has recorded the body.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Recording:
 
     @property
     def escaped(self) -> bool:
-        """Whether numbers have left what depends on the marked tensors."""
+        """Whether a value that depends on marked tensors has left the graph."""
         return self._recorder.escaped
 
     def __enter__(self) -> "Recording":
@@ -153,7 +154,7 @@ class Recording:
 
 
 class _Leaving(TorchFunctionMode):
-    """Notice numbers that leave a tensor without an aten call."""
+    """Detect values that are read from a tensor without an aten call."""
 
     def __init__(self, recorder: Recorder) -> None:
         super().__init__()
@@ -194,16 +195,17 @@ def plain(tensor: Tensor) -> Tensor:
 
 
 def begin_tape(tensor: Tensor, follows: bool) -> TapedTensor:
-    """Return ``tensor`` as one whose functions are recorded from here on.
+    """Return ``tensor`` as a :class:`TapedTensor`, recorded from here on.
 
-    A tensor that nobody else holds becomes one itself: it must not turn into a view,
-    which can be neither detached nor written to in place as the weight that it is.
+    The class of an ordinary tensor is changed in place, so no other code may hold that
+    tensor. A new view would not work: a view can be neither detached nor written to in
+    place, and a weight must allow both.
     """
     new: TapedTensor
     if type(tensor) is Tensor:
         forget(tensor)
         tensor.__class__ = TapedTensor
-        new = tensor  # type: ignore[assignment]  # it is one now
+        new = tensor  # type: ignore[assignment]  # its class was just set
     else:
         with ordinary_functions():
             new = tensor.as_subclass(TapedTensor)
@@ -212,11 +214,11 @@ def begin_tape(tensor: Tensor, follows: bool) -> TapedTensor:
 
 
 def taped(results: Any, follows: bool) -> Any:
-    """Make the recorded tensors in ``results`` ones whose functions are recorded.
+    """Turn the recorded tensors in ``results`` into :class:`TapedTensor`.
 
-    They change their class in place, so that any container will do. Results without a
-    gradient are constants to autograd and stay as they are unless ``follows``, so that
-    figures kept for a report do not keep a history.
+    Their class is changed in place, so ``results`` may be any container. Results
+    without a gradient are constants to autograd. They are changed only if ``follows``,
+    so that values stored for a report do not keep a record in memory.
     """
     for tensor in tensors_in(results):
         _tape_one(tensor, follows)
@@ -224,7 +226,7 @@ def taped(results: Any, follows: bool) -> Any:
 
 
 def tape_attributes(module: nn.Module, follows: bool) -> None:
-    """Do the same for tensors that calls have left on the modules as attributes."""
+    """Do the same for tensors that calls stored as attributes of the modules."""
     for child in module.modules():
         for value in vars(child).values():
             kind = type(value)
@@ -238,8 +240,8 @@ def tape_attributes(module: nn.Module, follows: bool) -> None:
 def tensors_in(item: Any, depth: int = 4) -> Iterator[Tensor]:
     """Return the tensors in nested containers.
 
-    Those are lists, tuples, sets, dicts, and objects with attributes, such as
-    dataclasses and distributions, but for modules.
+    Containers are lists, tuples, sets, dicts, and objects with attributes, such as
+    dataclasses and distributions, but not modules.
     """
     if isinstance(item, Tensor):
         yield item

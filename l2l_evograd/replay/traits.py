@@ -1,35 +1,37 @@
-"""What the schema of an aten call says of it."""
+"""Properties of an aten call, as its schema states them."""
 
 import functools
 from typing import Any, NamedTuple
 
 import torch
 
-# They write to running statistics, which their schemas do not say and which does not
-# count as another version. Position of the statistics among the arguments.
+# These calls write to running statistics. Their schemas do not say so, and the writes
+# do not increase the version counter. The values are the argument positions of the
+# statistics.
 _UNMARKED_WRITES = {
     "aten::native_batch_norm": (3, 4),
     "aten::cudnn_batch_norm": (3, 4),
     "aten::miopen_batch_norm": (3, 4),
 }
 
-# Values leave the tensors here, and come back as numbers or as shapes that a replay
+# Calls with these tags turn values of tensors into numbers or shapes, which a replay
 # cannot change.
 _ESCAPES = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
 
 
 class Traits(NamedTuple):
-    """What a call's schema says of it.
+    """The properties of one aten call.
 
     Attributes:
-        writes: positions of positional arguments that it writes to, and names of
-            keyword arguments.
-        unmarked: positions that it writes to without saying so.
+        writes: the arguments that the call writes to: positions of positional
+            arguments, and names of keyword arguments.
+        unmarked: positions of arguments that the call writes to although its schema
+            does not say so.
         views: whether its results may share memory with its arguments.
         random: whether it draws random numbers.
-        escapes: whether values leave the graph through it.
+        escapes: whether it turns values of tensors into numbers or shapes.
         copies: whether it copies its argument.
-        plain: whether it is none of all this.
+        plain: whether none of the above applies.
     """
 
     writes: tuple[int | str, ...]

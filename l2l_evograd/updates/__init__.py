@@ -1,1 +1,1 @@
-"""One inner step on the caller's graph: the weights move, and the way back is known."""
+"""One inner step on the caller's autograd graph: new weights and their adjoint."""

@@ -1,7 +1,7 @@
-"""The way back through a step that autograd does not know: its adjoint.
+"""The adjoint of an inner step that autograd cannot differentiate itself.
 
-:func:`attached` puts values on the caller's graph, together with a function from their
-cotangents to those of the tensors that they depend on.
+:func:`attached` puts values on the caller's autograd graph, with a function that maps
+the cotangents of the values to the cotangents of the tensors that they depend on.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ Adjoint = Callable[[list[Tensor], Sequence[Tensor]], Sequence[Tensor | None]]
 
 
 class Gate:
-    """A door in the graph behind a learner's weights.
+    """A switch that stops derivatives at the weights of the current step.
 
-    While it is shut, derivatives stop at the weights of the present step: what the
-    steps before it depended on stays out. It is shut where a partial derivative is
-    wanted of a graph that goes on behind the weights.
+    While the gate is shut, derivatives do not go on into earlier steps. The gate is
+    shut to take a partial derivative with the weights held fixed, on a graph on which
+    earlier steps computed the weights.
     """
 
     def __init__(self) -> None:
@@ -28,9 +28,9 @@ class Gate:
 
     @contextlib.contextmanager
     def held(self, params: Sequence[Tensor]) -> Iterator[None]:
-        """Take derivatives in the body with ``params`` held."""
-        # Hooks stop them wherever the weights come from. The gate spares the steps
-        # behind them the work of adjoints of zeros.
+        """Hold ``params`` fixed for the derivatives that the body takes."""
+        # The hooks stop derivatives wherever the weights were computed. The gate saves
+        # earlier steps the cost of evaluating their adjoints at zero.
         hooks = [p.register_hook(torch.zeros_like) for p in params if p.grad_fn]
         self.shut = True
         try:
@@ -43,12 +43,12 @@ class Gate:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Whose cotangents a step shall return.
+    """The cotangents that the adjoint of a step has to return.
 
     Attributes:
-        hyperparameters: positions of the inputs that the estimator governs.
+        hyperparameters: positions of the inputs whose cotangent the estimator gives.
         others: positions of the inputs that get the exact cotangent.
-        curvature: whether the weights get −η ∂D/∂θ beside the identity.
+        curvature: whether the cotangent of the weights includes −η ∂D/∂θ besides v.
     """
 
     hyperparameters: Sequence[int] = ()
@@ -57,7 +57,7 @@ class Wanted:
 
     @property
     def nothing(self) -> bool:
-        """Whether only the identity is left."""
+        """Whether the adjoint is only the identity, θ̄ = v."""
         return not (self.hyperparameters or self.others or self.curvature)
 
 
@@ -71,13 +71,13 @@ def attached(
     """Return ``values`` on the graph of ``sources``.
 
     Args:
-        values: without a graph.
-        sources: what they depend on, as the caller's graph knows it.
+        values: tensors without a graph.
+        sources: the tensors that the values depend on, on the caller's graph.
         adjoint: called in ``backward()`` with the cotangents of the values and with
             ``kept``; returns one cotangent, or None, for each of ``sources``.
-        kept: tensors that it needs. Autograd notices if they are changed in place, and
-            lets go of them after ``backward()`` as of all that it saves.
-        gate: what stops derivatives here while it is shut.
+        kept: tensors that the adjoint needs. Autograd saves them: it raises an error if
+            they are changed in place, and frees them after ``backward()``.
+        gate: while it is shut, the sources get no cotangents.
     """
     return list(
         _Attached.apply(_Link(list(values), adjoint, list(kept), gate), *sources)
@@ -96,7 +96,7 @@ class _Attached(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, link: _Link, *sources: Tensor) -> tuple[Tensor, ...]:
         values, kept = link.values, link.kept
-        # From here on autograd alone holds them.
+        # From here on only autograd holds references to these tensors.
         link.values, link.kept = [], []
         ctx.link = link
         ctx.shapes = [(t.shape, t.dtype, t.device) for t in values]
@@ -113,11 +113,11 @@ class _Attached(torch.autograd.Function):
             kept = ctx.saved_tensors
         except RuntimeError as error:
             if "inplace" not in str(error):
-                raise  # such as backward() through a graph that is gone
+                raise  # another error, such as a graph that was freed
             raise RuntimeError(
                 "weights, hyperparameters or another tensor that the inner loss uses "
-                "were changed in place before backward(); step optimizers after it, "
-                "or clone what is changed"
+                "were changed in place before backward(); step optimizers after "
+                "backward(), or clone a tensor before changing it"
             ) from error
         direction = [
             torch.zeros(shape, dtype=dtype, device=device)
@@ -135,13 +135,13 @@ def constant_to_autograd(
 ) -> list[Tensor | None]:
     """Return cotangents that must not be differentiated again.
 
-    They are estimates, or were computed apart from any graph. Where gradients are on,
-    as for ``create_graph=True``, differentiating them raises an error; they would count
-    as constants otherwise.
+    The cotangents are estimates, or were computed without a graph. If gradients are
+    enabled, as with ``create_graph=True``, differentiating the result raises an error.
+    Without that error, autograd would treat the cotangents as constants.
 
     Args:
         found: the cotangents.
-        sources: what they depend on.
+        sources: the tensors that the cotangents depend on.
     """
     if not torch.is_grad_enabled():
         return list(found)

@@ -5,7 +5,7 @@ With v the cotangent of θ*, s_k = v·ε_k and c_k = −(w_k/τ)(s_k − Σ_j w_
 
     λ̄ = Σ_k c_k ∂ℓ_k/∂λ,   θ̄ = v + Σ_k c_k ∂ℓ_k/∂θ.
 
-For small σ it is the gradient step with η = σ²(K−1)/(Kτ), in expectation.
+For small σ this is, in expectation, the gradient step with η = σ²(K−1)/(Kτ).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,17 +28,18 @@ class Evolution:
     """θ* = Σ_k w_k θ_k, w = softmax(−ℓ/τ): the paper's Algorithm 1.
 
     Args:
-        estimator: the population, and the processes that share out its candidates.
-        processes: that the losses are means over; the adjoint returns this process's
-            own λ̄.
+        estimator: the population, and the processes that split its candidates.
+        processes: the processes over which the losses are averaged. The adjoint returns
+            this process's own λ̄.
 
     Cost:
-        K forward passes and K backward passes to λ in the step; the adjoint is then
-        a weighted sum. ∂ℓ_k/∂λ is kept for each candidate only while that takes no
-        more memory than the weights; otherwise, and for θ̄, the adjoint makes the
-        passes again. One candidate's graph at a time. Of processes that share out the
-        candidates, each makes the passes of its own; between them go K losses in the
-        step, and λ̄ in the adjoint, with θ̄ where it is more than v.
+        The step makes K forward passes. If ∂ℓ_k/∂λ of all candidates takes no more
+        memory than the weights, the step also makes K backward passes to λ and stores
+        these derivatives; the adjoint is then a weighted sum. Otherwise, and for θ̄, the
+        adjoint makes K forward and K backward passes. Only one candidate's graph exists
+        at a time. If several processes split the candidates, each makes the passes of
+        its own candidates. They exchange K losses in the step, and λ̄ in the adjoint,
+        with θ̄ if it is more than v.
 
     Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1.
     """
@@ -91,20 +92,20 @@ def evolve(
     processes: Processes | None = None,
     population: Processes | None = None,
 ) -> tuple[list[Tensor], Back]:
-    """Algorithm 1 with the perturbations given; K = 1 gives ε_1 and λ̄ = 0.
+    """Run Algorithm 1 with given perturbations; K = 1 gives ε_1 and λ̄ = 0.
 
     Args:
         loss: ℓ.
         params: θ, detached.
         noise: ε_k, the same in all processes.
         temperature: τ.
-        wanted: whose cotangents the adjoint returns.
-        processes: that the losses are means over.
-        population: processes that share out the candidates.
+        wanted: the cotangents that the adjoint returns.
+        processes: the processes over which the losses are averaged.
+        population: the processes that split the candidates.
 
     Returns:
-        θ* − θ, and its adjoint: from v to the cotangents of the weights, without the v
-        of θ itself, and of the inputs.
+        θ* − θ, and its adjoint. The adjoint maps v to the cotangents of the weights,
+        without the term v of θ itself, and to the cotangents of the inputs.
     """
     processes = processes or Processes()
     population = population or Processes()
@@ -114,7 +115,7 @@ def evolve(
     again = wanted.curvature or rows_size > sum(p.numel() for p in params)
     values: list[Tensor] = []
     rows: dict[int, list[Tensor]] = {}
-    # Without a candidate of its own, a process still has to know what a loss is like.
+    # A process without candidates evaluates one anyway: it needs the dtype of a loss.
     for k in mine or [0]:
         candidate = torch._foreach_add(params, noise.draw(k))
         if mine and positions and not again:

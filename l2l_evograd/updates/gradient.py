@@ -1,16 +1,18 @@
-"""The gradient step: θ' = θ − η ∇_θ ℓ(θ, λ), taken, applied and attached here.
+"""The gradient step θ' = θ − η ∇_θ ℓ(θ, λ) and its adjoint.
 
-The step is ordinary arithmetic on the caller's graph. What differs is the graph of
-∇_θ ℓ itself, which the outer loss needs the adjoint of. With v the cotangent of θ', and
-D = v·∇_θ ℓ(θ, λ) the directional derivative of the inner loss along it,
+The step itself is ordinary arithmetic on the caller's graph. The outer loss also needs
+the adjoint of ∇_θ ℓ. With v the cotangent of θ', and D = v·∇_θ ℓ(θ, λ) the directional
+derivative of the inner loss along v,
 
     λ̄ = −η ∂D/∂λ,   θ̄ = v − η ∂D/∂θ.
 
-- none: ``first_order``, no λ. θ̄ = v.
-- autograd's own: exact for everything, any derivative of it included.
-- autograd's own for λ alone: ``Exact`` and ``first_order``.
+The adjoint of ∇_θ ℓ is one of these:
+
+- none: ``first_order`` without λ. Then θ̄ = v.
+- autograd's own graph: exact for everything, including higher derivatives.
+- autograd's own graph for λ alone: ``Exact`` with ``first_order``.
 - computed again in ``backward()``: exact, with the memory of one step.
-- estimated: λ̄ by ``Guided`` or ``EvoGrad``, the rest exact or none.
+- estimated: λ̄ by ``Guided`` or ``EvoGrad``; all other terms are exact or dropped.
 """
 
 from collections.abc import Sequence
@@ -35,15 +37,15 @@ class Gradient:
     """θ' = θ − η ∇_θ ℓ(θ, λ).
 
     Args:
-        estimator: of ∂D/∂λ.
-        processes: that the losses are means over. The gradient is the mean; the adjoint
-            takes the mean of v, and returns this process's own λ̄.
+        estimator: the estimator of ∂D/∂λ.
+        processes: the processes over which the losses are averaged. The gradient is the
+            mean. The adjoint averages v, and returns this process's own λ̄.
 
     Cost:
-        One backward pass; the adjoint costs what the estimator costs. On autograd's own
-        graph it is one backward pass through the step, whose graph is kept until then.
-        Computed again it is a forward pass, a backward pass and a backward pass through
-        both.
+        The step makes one backward pass. The adjoint costs what the estimator costs. On
+        autograd's own graph, the adjoint is one backward pass through the step, and the
+        graph of the step is kept until then. Computed again, the adjoint is a forward
+        pass, a backward pass, and a backward pass through both.
     """
 
     estimator: Estimator = field(default_factory=Guided)
@@ -59,13 +61,13 @@ class Gradient:
             except LostHistory:
                 if estimated or now.insist:
                     raise
-                # The graph is there anyway, and is the answer.
+                # Autograd's graph exists anyway and gives the exact answer.
             else:
                 return self._apart(now, loss)
         return self._on_graph(now)
 
     def _on_graph(self, now: Situation) -> Stepped:
-        """Keep the graph that autograd built, or drop it."""
+        """Take the step on the graph that autograd built; keep or drop that graph."""
         everything = not now.first_order
         lambda_alone = bool(now.hyperparameters) and not everything
         reached = reaches(now.value, now.hyperparameters) if now.hyperparameters else []
@@ -94,7 +96,7 @@ class Gradient:
         return now.moved(on_graph, known, reached, extras, graph=kept)
 
     def _apart(self, now: Situation, loss: InnerLoss) -> Stepped:
-        """Look at the loss again later, as a function of its own."""
+        """Take the step; the adjoint evaluates the loss again, without that graph."""
         wanted, reached = roles(loss, now.hyperparameters, now.first_order)
         governed = [loss.inputs[p] for p in wanted.hyperparameters]
         known: list[Tensor] | None = None
@@ -106,9 +108,9 @@ class Gradient:
         slopes = now.filled(found)
         if any(s is not None and s.layout != torch.strided for s in slopes):
             raise ValueError(
-                "the inner loss has sparse gradients, as of nn.Embedding(sparse=True), "
-                "and is to be computed again: use sparse=False, or memory='graph' "
-                "without an estimated hypergradient"
+                "expected dense gradients of an inner loss that is computed again, got "
+                "sparse gradients, as from nn.Embedding(sparse=True); use "
+                "sparse=False, or memory='graph' without an estimated hypergradient"
             )
         if now.check:
             loss.check(now.value, before, slopes, comparable)
@@ -162,7 +164,7 @@ class _OnGraph:
 
 @dataclass(frozen=True)
 class _Adjoint:
-    """The adjoint of ∇_θ ℓ, from evaluations of the loss apart from any graph."""
+    """The adjoint of ∇_θ ℓ, from evaluations of the loss without the caller's graph."""
 
     update: Gradient
     loss: InnerLoss
@@ -194,7 +196,7 @@ class _Adjoint:
         if estimated:
             before = [param.detach() for param in params]
             with torch.no_grad():
-                # The cotangent is −η v; one-sided estimates look along v.
+                # ``direction`` is −η v. One-sided differences step along +v.
                 along = torch._foreach_neg(direction)
                 estimates = torch._foreach_neg(
                     estimator.mixed(
@@ -208,9 +210,10 @@ class _Adjoint:
 
 
 def _partials(loss: InnerLoss, now: Situation) -> list[tuple[int, Tensor | None]]:
-    """Return inputs and ∂ℓ/∂ of them, where the graph of ℓ has the partial derivative.
+    """Return positions of inputs with ∂ℓ/∂input, where the graph of ℓ gives it.
 
-    It has for leaves that no other input was computed from.
+    The graph gives the partial derivative for leaves from which no other input was
+    computed.
     """
     computed = [t for t in loss.inputs if t.grad_fn is not None]
     leaves = [t for t in loss.inputs if t.grad_fn is None]
@@ -227,11 +230,11 @@ def _partials(loss: InnerLoss, now: Situation) -> list[tuple[int, Tensor | None]
 
 
 def _partial(now: Situation, inputs: Sequence[Tensor]) -> bool:
-    """Say whether derivatives on the graph of ℓ are ∂/∂inputs with θ held.
+    """Say whether the graph of ℓ gives ∂ℓ/∂inputs with θ held fixed.
 
-    They are not where one input was computed from another, or where the weights were,
-    as after an earlier step; and an input may stand beside the graph, as the copy of a
-    tensor does that was written to.
+    It does not if one input was computed from another, or if the weights were computed
+    from an input, as after an earlier step. It does not either if an input is not on
+    the graph, such as the copy of a tensor that was written to.
     """
     for tensor in inputs:
         if any(reaches(tensor, [t for t in inputs if t is not tensor])):

@@ -1,16 +1,14 @@
 """One inner step: which update, how often it is checked, when it is computed again.
 
-What ``adapt``, ``hypergradient`` and ``bilevel_step`` have in common.
+``adapt``, ``hypergradient`` and ``bilevel_step`` share this code.
 """
 
 import functools
-import hashlib
 import weakref
 from collections.abc import Sequence
 from types import CodeType
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from l2l_evograd.checks import check_choice, check_loss
@@ -38,7 +36,7 @@ def make_update(
 
     Raises:
         ValueError, TypeError: as :func:`~l2l_evograd.estimators.resolve_estimator`.
-        ValueError: if the same processes are to share out data and candidates.
+        ValueError: if the same processes would split both data and candidates.
     """
     resolved = resolve_estimator(estimator, update)
     processes = processes or Processes()
@@ -53,10 +51,10 @@ def inner_step(update: Update, now: Situation) -> Stepped:
     """Check the loss and move the weights.
 
     Raises:
-        TypeError, ValueError: for a loss that is no finite scalar tensor, does not
+        TypeError, ValueError: if the loss is not a finite scalar tensor, does not
             require grad, or does not use some of the weights.
-        LostHistory: if it has to be computed again and cannot be.
-        Unrepeatable: if that gives something else.
+        LostHistory: if the loss has to be computed again and cannot be.
+        Unrepeatable: if the loss, computed again, gives a different result.
     """
     with ordinary_functions():
         check_loss(now.value)
@@ -72,26 +70,15 @@ def needs_a_record(
     return again or bool(hyperparameters) and not update.estimator.exact
 
 
-def default_generator() -> torch.Generator:
-    """Return a generator that follows ``torch.manual_seed`` and draws nothing from it.
-
-    The global random state stays as it is; runs that seed torch are repeatable. The
-    seed is a digest of that state, so it differs wherever torch's own draws would.
-    """
-    state = torch.get_rng_state()
-    digest = hashlib.blake2b(bytes(state.tolist()), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little"))
-
-
 class Checks:
-    """When a repetition is held against what was computed at first.
+    """Decide at which steps a repeated inner loss is compared with the original.
 
     Args:
         check: ``"first"``: at the first 3 steps and at every 100th; ``"always"``;
             ``"never"``.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other value.
     """
 
     _of_code: weakref.WeakKeyDictionary[CodeType | type, dict[Any, "Checks"]] = (
@@ -105,14 +92,15 @@ class Checks:
 
     @classmethod
     def of(cls, check: str, loss: Any, problem: Any) -> "Checks":
-        """Return those that belong to a loss function, counted over all its calls.
+        """Return the checks of a loss function, which count its steps over all calls.
 
-        A function that is written in a loop is a new one each time; its code is not.
+        A function that is defined in a loop is a new object each time, but its code
+        object is the same. The count therefore belongs to the code object.
 
         Args:
             check: as for the class.
             loss: the function.
-            problem: what tells its problem from others, hashable.
+            problem: hashable key of the problem; each problem has its own count.
         """
         if check != "first":
             return cls(check)
@@ -122,7 +110,7 @@ class Checks:
         return cls._of_code.setdefault(code, {}).setdefault(problem, cls(check))
 
     def due(self) -> bool:
-        """Say whether the present step is to be checked."""
+        """Count one step, and say whether to check it."""
         self._steps += 1
         if self._check == "first":
             return self._steps <= _FIRST or self._steps % _EVERY == 0
@@ -130,15 +118,15 @@ class Checks:
 
 
 class Keeping:
-    """Whether the graphs of steps are kept, or the steps computed again.
+    """Decide whether the graph of a step is kept or the step is computed again.
 
     Args:
-        memory: ``"auto"``: kept until they exceed ``limit``; ``"graph"``: kept;
-            ``"recompute"``: computed again.
-        limit: bytes.
+        memory: ``"auto"``: keep graphs until they exceed ``limit``, then compute steps
+            again; ``"graph"``: keep all; ``"recompute"``: compute every step again.
+        limit: in bytes.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other value.
     """
 
     def __init__(self, memory: str, limit: int) -> None:
@@ -155,11 +143,11 @@ class Keeping:
         self._kept = 0
 
     def fresh(self) -> "Keeping":
-        """Return the same with nothing kept yet, for another learner."""
+        """Return the same policy with no graph counted yet, for another learner."""
         return Keeping(self.memory, self.limit)
 
     def note(self, stepped: Stepped) -> None:
-        """Count the graph that a step keeps.
+        """Add the size of the graph that a step keeps to the total.
 
         Cost: one walk over the graph.
         """

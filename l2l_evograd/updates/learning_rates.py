@@ -1,8 +1,8 @@
-"""Learned inner learning rates, as in Meta-SGD: what users give, checked.
+"""Learned inner learning rates, as in Meta-SGD: checks of the argument ``lr``.
 
-A rate is a tensor; it gets the exact cotangent −v ⊙ ∇_θ ℓ from every inner step, at no
-further pass. Li et al., "Meta-SGD", 2017; one rate a layer: Antoniou et al., "How to
-train your MAML", ICLR 2019.
+A learned rate is a tensor. It gets the exact cotangent −v ⊙ ∇_θ ℓ from every inner
+step, without an additional pass. Li et al., "Meta-SGD", 2017; one rate per layer:
+Antoniou et al., "How to train your MAML", ICLR 2019.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,13 @@ Rates = float | Tensor | Sequence[Tensor] | nn.ParameterList
 
 
 def as_attribute(lr: Any) -> float | Tensor | nn.ParameterList | list[Tensor]:
-    """Return ``lr`` as an algorithm keeps it, parameters so that they are registered.
+    """Return ``lr`` in the form in which an algorithm stores it.
+
+    A sequence of parameters becomes a ``ParameterList``, so that they are registered.
 
     Raises:
-        TypeError: if something in a sequence is no tensor of floats.
-        ValueError: if it is neither a positive number, a tensor nor a sequence.
+        TypeError: if a tensor of rates, alone or in a sequence, is not floating-point.
+        ValueError: if ``lr`` is not a positive number, a tensor or a sequence.
     """
     if isinstance(lr, Tensor) and lr.dim() == 0 and not lr.is_floating_point():
         lr = lr.item()
@@ -42,14 +44,14 @@ def matched(
     """Return ``lr`` as a number, or as one tensor for each of ``params``.
 
     Args:
-        lr: anything that :func:`as_attribute` takes; it may have been set anew.
-        names: called for the names of ``params``, for messages.
+        lr: anything that :func:`as_attribute` takes; the user may have replaced it.
+        names: function that returns the names of ``params``, for error messages.
         params: the weights.
 
     Raises:
         TypeError, ValueError: as :func:`as_attribute`.
-        ValueError: if there is not one for each, or one does not broadcast to its
-            parameter.
+        ValueError: if there is not one rate for each parameter, or if a rate does not
+            broadcast to its parameter.
     """
     if not isinstance(lr, nn.ParameterList | Tensor | list):
         lr = as_attribute(lr)

@@ -1,4 +1,4 @@
-"""What an update is given, and what it returns."""
+"""The arguments and the result of one inner step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,14 @@ from l2l_evograd.updates.adjoint import Gate, Wanted
 
 @dataclass(frozen=True)
 class Stepped:
-    """What an inner step gives.
+    """The result of one inner step.
 
     Attributes:
         params: the new weights, on the graph of the old ones and of λ.
         gradients: ∇_θ ℓ at the old weights, the mean over processes, detached; None for
             a weight that the loss does not use. Empty for ``update="evolution"``.
         reached: for each of λ, whether the inner loss depends on it.
-        extras: the derivatives with respect to other tensors, where asked for.
+        extras: the derivatives of ℓ with respect to the extras of the situation.
         graph: tensors at the end of the graph that is kept until ``backward()``.
     """
 
@@ -33,26 +33,30 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Situation:
-    """An inner loss and what is to be made of it.
+    """The arguments of one inner step: the inner loss and how to step on it.
 
     Attributes:
         value: ℓ as it was computed, on the graph of ``params``.
         params: θ.
-        names: called for the names of ``params``, for messages.
+        names: function that returns the names of ``params``, for error messages.
         lr: η, or one tensor for each of ``params``.
         hyperparameters: λ.
-        first_order: whether the initial weights, and tensors from outside that require
-            grad, do without the curvature of the step.
-        allow_unused: leave weights that the loss does not use as they are.
-        again: compute the step again in ``backward()`` instead of keeping its graph.
-        insist: raise an error where that cannot be; otherwise the graph is kept.
-        check: hold a repetition at the same weights against ``value``.
-        seed: of perturbations.
+        first_order: whether to drop the curvature of the step for the initial weights,
+            and for tensors from outside that require grad.
+        allow_unused: whether to leave weights that the loss does not use unchanged,
+            instead of raising an error.
+        again: whether to compute the step again in ``backward()`` instead of keeping
+            its graph.
+        insist: whether to raise an error if the step cannot be computed again; if
+            False, its graph is kept.
+        check: whether to repeat the loss at the same weights and compare the result
+            with ``value``.
+        seed: seed of the perturbations.
         gate: shut while a partial derivative is taken.
-        retain_graph: keep the graph of ``value``.
+        retain_graph: whether to keep the graph of ``value``.
         extras: further tensors to differentiate the loss with respect to.
-        beforehand: called with ``value`` and ``params`` before a population is drawn;
-            it may move the weights in place.
+        beforehand: function of ``value`` and ``params``, called before a population is
+            drawn; it may move the weights in place.
     """
 
     value: Tensor
@@ -74,7 +78,7 @@ class Situation:
     def differentiate(
         self, inputs: Sequence[Tensor] = (), create_graph: bool = False
     ) -> list[Tensor | None]:
-        """Return ∂ℓ/∂ of the weights, of ``inputs`` and of the extras.
+        """Differentiate ℓ with respect to the weights, ``inputs`` and the extras.
 
         Cost: one backward pass.
         """
@@ -90,10 +94,10 @@ class Situation:
             if "second time" not in str(error):
                 raise
             raise RuntimeError(
-                "the inner loss depends on a graph that an earlier step has let go of, "
-                "such as that of an earlier loss or of a state that the module keeps: "
-                "detach() it between the steps, or keep the graphs with "
-                "first_order=False and memory='graph'"
+                "the inner loss depends on a graph that an earlier step has freed, "
+                "such as the graph of an earlier loss or of a state stored on the "
+                "module: detach() that tensor between the steps, or keep the graphs "
+                "with first_order=False and memory='graph'"
             ) from error
         return list(found)
 
@@ -101,7 +105,7 @@ class Situation:
         """Return ∇_θ ℓ, None for weights that the loss does not use.
 
         Raises:
-            ValueError: if there are any, and there must not be.
+            ValueError: if there are such weights and ``allow_unused`` is False.
         """
         slopes = list(found[: len(self.params)])
         if not self.allow_unused and all(slope is None for slope in slopes):
@@ -133,7 +137,7 @@ class Situation:
         extras: list[Tensor | None],
         graph: Sequence[Tensor | None] = (),
     ) -> Stepped:
-        """Return θ − η · ``slopes``; a weight without one stays where it is."""
+        """Return θ − η · ``slopes``; a weight without a slope does not change."""
         if isinstance(self.lr, float):
             after = [
                 param if slope is None else param.sub(slope, alpha=self.lr)
@@ -151,7 +155,7 @@ class Situation:
 def roles(
     loss: InnerLoss, hyperparameters: Sequence[Tensor], first_order: bool
 ) -> tuple[Wanted, list[bool]]:
-    """Say which inputs the estimator governs, and which λ the loss reaches.
+    """Return which inputs the estimator governs, and which λ the loss depends on.
 
     An input is a hyperparameter if it is one of λ or was computed from one. All other
     inputs, and the weights, are governed by ``first_order`` as in MAML.

@@ -193,7 +193,7 @@ def test_a_clone_of_the_learner_may_teach_it():
     found, expected = both(run, model, list(model.parameters()))
     assert largest_gap(found, expected) < 1e-10
     # Both sides would move: it cannot be looked at with other weights of the learner.
-    with pytest.raises(TypeError, match="depends on the weights by a way that was not"):
+    with pytest.raises(TypeError, match="depends on the weights in a way that was not"):
         run(EvoGradMetaOptimizer(model, 0.1, memory="recompute"))
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from l2l_evograd import EvoGrad, EvoGradMetaOptimizer, Exact, Guided
-from l2l_evograd.estimators.perturbations import draw_seed
+from l2l_evograd.seeds import draw_seed
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,15 +17,16 @@ from benchmarks import (
 from benchmarks.cost import CONFIGS, Config, family_of, main, measure
 from benchmarks.maml_tasks import MamlConfig
 from benchmarks.measuring import (
-    Record,
+    CostRecord,
     in_fresh_process,
     operations_of,
     print_records,
     warmed_up,
 )
-from benchmarks.problems import Bilevel
+from benchmarks.problems import Bilevel, WeightNetConfig
 
 SMOKE = CONFIGS["smoke"]
+PROBLEMS = dict(SMOKE.problems)
 TASK = MamlConfig(2, 2, 2, 2, image_size=16, hidden=4)
 UNFIT = "learn2learn, first order"
 SECOND_ORDER = (
@@ -51,16 +53,17 @@ def flat(tensors) -> torch.Tensor:
 
 
 def iterated(config, name: str) -> dict[str, torch.Tensor]:
-    """The hypergradient of one iteration, and what the optimizers were given.
+    """The hypergradient of one iteration, and the gradients given to the optimizers.
 
-    Not the weights: Adam makes a whole step of a gradient that is 0 but for rounding.
+    New weights are left out: Adam makes a whole step along a gradient that differs from
+    0 only by rounding.
     """
     build, known = family_of(config)
     problem = build(config, torch.device("cpu"), torch.contiguous_format)
     torch.manual_seed(1)  # of feature-wise noise
     found = {"hypergradient": flat(known[name](problem))}
     if isinstance(problem, Bilevel):
-        # Of the base step: it is at the new λ where λ takes its step first.
+        # The gradient of the base step depends on the new λ if λ's step comes first.
         found["base gradient"] = flat(weight.grad for weight in problem.weights)
         found["hyperparameters"] = flat(problem.hyperparameters)
     return found
@@ -98,36 +101,54 @@ def cosine(one, other) -> float:
     return float(torch.cosine_similarity(flat(one), flat(other), dim=0))
 
 
-def test_every_method_is_measured_on_every_problem(tmp_path, capsys):
-    json_path, picture = tmp_path / "new" / "cost.json", tmp_path / "cost.png"
-    main(["--config", "smoke", "--json", str(json_path), "--picture", str(picture)])
-    content = json.loads(json_path.read_text())
-    records = content["records"]
-    expected = [
-        (name, method)
-        for name, config in SMOKE.problems
-        for method in family_of(config)[1]
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_method_is_measured(name):
+    records = measure(replace(SMOKE, problems=((name, PROBLEMS[name]),)))
+    methods = [m for m in family_of(PROBLEMS[name])[1] if m in SMOKE.methods]
+    assert [(record.problem, record.method) for record in records] == [
+        (name, method) for method in methods
     ]
-    assert [(r["problem"], r["method"]) for r in records] == expected
-    failed = [(r["problem"], r["method"]) for r in records if r["seconds"] is None]
-    assert failed == [(name, UNFIT) for name, _ in SMOKE.problems[:2]]
+    failed = [record.method for record in records if record.seconds is None]
+    assert failed == ([] if isinstance(PROBLEMS[name], MamlConfig) else [UNFIT])
     for record in records:
-        if record["seconds"] is None:
-            assert "first order drops" in record["error"]
-            assert record["peak_bytes"] is None
+        if record.method in failed:
+            assert "a first-order step is a constant" in record.error
+            assert record.peak_bytes is None
         else:
-            assert 0 < record["fastest"] <= record["seconds"] <= record["slowest"]
-            assert record["peak_bytes"] >= 0 and record["error"] is None
-            assert record["passes"] >= 3 or "first order" in record["method"]
-        if record["method"] == "plain":
-            assert record["times_plain"] == 1 and record["passes"] == 3
+            assert 0 < record.fastest <= record.seconds <= record.slowest
+            assert record.peak_bytes >= 0 and record.error is None
+            assert record.passes >= 3 or "first order" in record.method
+        if record.method == "plain":
+            assert record.times_plain == 1 and record.passes == 3
+
+
+def test_every_benchmarked_method_is_in_the_smoke_configuration():
+    assert {*ALL, *MAML} - {*SMOKE.methods} == {
+        "evograd, K = 32",
+        "Algorithm 1, K = 8",
+        "Algorithm 1, K = 32",
+    }
+
+
+def test_records_are_printed_written_and_drawn(tmp_path, capsys):
+    json_path, picture = tmp_path / "new" / "cost.json", tmp_path / "cost.png"
+    kept = ("plain", UNFIT)
+    left_out = [method for method in SMOKE.methods if method not in kept]
+    options = ["--json", str(json_path), "--picture", str(picture)]
+    main(["--config", "smoke", *options, "--leave-out", *left_out])
+    content = json.loads(json_path.read_text())
+    assert [(r["problem"], r["method"]) for r in content["records"]] == [
+        (name, method) for name in PROBLEMS for method in kept
+    ]
     environment = content["environment"]
     assert {"torch", "higher", "torchopt", "betty-ml", "learn2learn"} <= set(
         environment
     )
     assert environment["threads"] == SMOKE.threads
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert f"{UNFIT} does not run: NotImplementedError" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in PROBLEMS)
+    assert f"{UNFIT} fails: NotImplementedError" in printed
 
 
 @pytest.mark.usefixtures("float64")
@@ -215,23 +236,23 @@ def test_a_method_that_raises_is_reported(capsys):
     running, errors = warmed_up({"good": lambda: None, "bad": failing})
     assert list(running) == ["good"] and operations_of(running["good"]) == 0
     assert errors == {"bad": "OverflowError: too much"}
-    print_records([Record("p", "bad", error=errors["bad"])])
-    assert "bad does not run: OverflowError: too much" in capsys.readouterr().out
+    print_records([CostRecord("p", "bad", error=errors["bad"])])
+    assert "bad fails: OverflowError: too much" in capsys.readouterr().out
 
 
 def test_a_product_of_matrices_is_counted():
     assert operations_of(lambda: torch.ones(2, 3) @ torch.ones(3, 4)) == 2 * 2 * 3 * 4
 
 
-def test_without_a_plain_step_there_is_no_comparison(monkeypatch):
-    def failing(problem: Bilevel) -> None:
-        raise OverflowError("too much")
-
-    monkeypatch.setitem(maml_tasks.METHODS, "plain", failing)
-    monkeypatch.setattr("benchmarks.cost._MAML", maml_tasks.METHODS)
-    config = Config(SMOKE.problems[2:], ("plain",), 1, fresh=False)
-    with pytest.raises(RuntimeError, match="plain step of MAML.*too much"):
+def test_a_plain_step_that_fails_is_an_error():
+    # Batch normalisation takes more than a single value of each channel.
+    small = ("one pixel", WeightNetConfig("small", batch_size=1, image_size=1))
+    config = Config((small,), ("plain",), 1, fresh=False)
+    with pytest.raises(RuntimeError, match="plain step of one pixel.*ValueError"):
         measure(config)
+    without = replace(SMOKE, methods=("exact",))
+    with pytest.raises(RuntimeError, match="plain step.*not among the methods"):
+        measure(without)
 
 
 def test_a_process_that_ends_early_leaves_no_peak():
@@ -261,4 +282,4 @@ def test_the_default_is_of_the_sizes_asked_for():
 def test_an_unknown_problem_is_named(capsys):
     with pytest.raises(SystemExit):
         main(["--config", "smoke", "--problem", "rotation"])
-    assert "no problem begins with 'rotation'" in capsys.readouterr().err
+    assert "beginning of a problem's name, got 'rotation'" in capsys.readouterr().err

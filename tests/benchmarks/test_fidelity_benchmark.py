@@ -1,5 +1,3 @@
-"""The fidelity benchmark: its estimates, its figures, and a record for every method."""
-
 import dataclasses
 import math
 from functools import cache
@@ -9,22 +7,27 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import fidelity as fidelity_benchmark
-from benchmarks.fidelity import CONFIGS, measure
+from benchmarks.fidelity import CONFIGS, main, measure, measured
 from benchmarks.fidelity_estimates import (
     ALGORITHM_1,
     PEERS,
-    PLAIN,
     POPULATIONS,
     REFERENCE,
     estimate,
 )
 from benchmarks.fidelity_pictures import draw
-from benchmarks.fidelity_problems import Source, prepared, smoothed
-from benchmarks.fidelity_records import NotRun, Record, Tally, ratio_of_means, table
-from benchmarks.methods import METHODS, ours
+from benchmarks.fidelity_problems import CPU, Source, smoothed, train_source
+from benchmarks.fidelity_records import (
+    FailedMethod,
+    FidelityRecord,
+    Tally,
+    ratio_of_means,
+    table,
+)
+from benchmarks.methods import METHODS, PLAIN_STEP, ours
 from benchmarks.problems import Bilevel
-from l2l_evograd.fewshot.backbones import make_backbone
+from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.crossdomain.networks.backbones import make_backbone
 from l2l_evograd.oracle.fidelity import fidelity, flat
 
 SMOKE = CONFIGS["smoke"]
@@ -33,13 +36,13 @@ SMOOTH, NOISY = PROBLEMS
 
 
 @cache
-def records() -> list[Record | NotRun]:
+def records() -> list[FidelityRecord | FailedMethod]:
     return measure(SMOKE)
 
 
 @cache
 def source(name: str) -> Source:
-    return prepared(PROBLEMS[name])
+    return train_source(PROBLEMS[name])
 
 
 def found(name: str, method: str, batch: int = 0, draw: int = 0) -> torch.Tensor:
@@ -47,36 +50,36 @@ def found(name: str, method: str, batch: int = 0, draw: int = 0) -> torch.Tensor
     return flat(estimate(method, call, source(name), batch, draw)[0])
 
 
-def record_of(problem: str, method: str) -> Record:
+def record_of(problem: str, method: str) -> FidelityRecord:
     (record,) = (r for r in records() if (r.problem, r.method) == (problem, method))
-    assert isinstance(record, Record)
+    assert isinstance(record, FidelityRecord)
     return record
 
 
 def test_every_method_has_a_record() -> None:
     for problem in SMOKE.problems:
-        expected = {*METHODS, *PEERS} - {PLAIN, *problem.left_out}
+        expected = {*METHODS, *PEERS} - {PLAIN_STEP, *problem.left_out}
         own = [r for r in records() if r.problem == problem.name]
         assert sorted(r.method for r in own) == sorted(expected)
         for record in own:
-            assert isinstance(record, Record)
+            assert isinstance(record, FidelityRecord)
             assert record.seconds > 0 and math.isfinite(record.bias)
             assert [d.delta for d in record.descents] == list(problem.deltas)
 
 
-def test_a_library_that_does_not_run_is_a_finding(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_library_that_fails_has_a_record_of_its_error(tmp_path: Path) -> None:
     def broken(problem: Bilevel) -> list[torch.Tensor]:
         raise RuntimeError("no such derivative")
 
-    monkeypatch.setattr(fidelity_benchmark, "PEERS", {"broken": broken})
-    few = {name: METHODS[name] for name in (PLAIN, REFERENCE)}
-    monkeypatch.setattr(fidelity_benchmark, "METHODS", few)
-    config = dataclasses.replace(SMOKE, problems=SMOKE.problems[:1])
-    exact, failed = fidelity_benchmark.measure(config)
+    others = tuple(name for name in METHODS if name not in (PLAIN_STEP, REFERENCE))
+    problem = dataclasses.replace(PROBLEMS[SMOOTH], left_out=others)
+    exact, failed = measured(problem, 2, CPU, peers={"broken": broken})
     assert exact.method == REFERENCE
-    assert failed == NotRun(SMOOTH, "broken", "RuntimeError: no such derivative")
+    assert failed == FailedMethod(SMOOTH, "broken", "RuntimeError: no such derivative")
+    console = Console(width=140)
+    with console.capture() as capture:
+        console.print(table([exact, failed]))
+    assert "broken fails: RuntimeError: no such derivative" in capture.get()
     draw([dataclasses.asdict(r) for r in (exact, failed)], tmp_path / "one.png")
 
 
@@ -97,8 +100,12 @@ def test_guided_is_near_exact_on_a_smooth_network() -> None:
     assert record.descents[0].ratio.value >= 0.999
 
 
-def test_one_draw_of_evograd_is_not() -> None:
-    assert record_of(SMOOTH, "evograd, K = 2").noise > 0.5
+def test_single_draws_of_evograd_are_mostly_noise() -> None:
+    name = "evograd, K = 2"
+    draws = [found(SMOOTH, name, draw=draw) for draw in range(20)]
+    exact = found(SMOOTH, REFERENCE)
+    assert fidelity(torch.stack(draws), exact, random=True).noise > 1
+    assert record_of(SMOOTH, name).noise > 0
     assert record_of(SMOOTH, "guided, central").noise == 0
 
 
@@ -160,7 +167,7 @@ def test_squared_bias_is_free_of_the_noise_of_few_draws() -> None:
     # ‖1.5 g − g‖/‖g‖ and √4/‖g‖
     assert record.bias == pytest.approx(0.5, abs=0.05)
     assert record.noise == pytest.approx(1.0, abs=0.05)
-    # The variance of a batch's ‖m − g‖² is 4, that of what is taken off it 2.
+    # ‖m − g‖² of a batch has variance 4, and the noise subtracted from it variance 2.
     assert record.squared_bias.error == pytest.approx(6**0.5 / 4 / 2000**0.5, rel=0.1)
     assert record.relative_seconds == 2.0
     assert record.descents[0].downhill == 1.0
@@ -184,6 +191,15 @@ def test_table_and_picture_show_every_method(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_unknown_problem_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--config", "smoke", "--problem", "rotation"])
+    assert "name of a problem, got 'rotation'" in capsys.readouterr().err
+
+
 def test_too_few_batches_are_refused() -> None:
-    with pytest.raises(ValueError, match="at least 2 batches"):
+    with pytest.raises(InputError, match="batches to be a whole number of at least 2"):
         dataclasses.replace(SMOKE, batches=1)
+    single = dataclasses.replace(PROBLEMS[SMOOTH], draws=1)
+    with pytest.raises(InputError, match="draws of sample weights.*at least 2"):
+        dataclasses.replace(SMOKE, problems=(single,))

@@ -8,8 +8,8 @@ from l2l_evograd.estimators.perturbations import (
     SAMPLINGS,
     Perturbations,
     dot,
-    draw_seed,
 )
+from l2l_evograd.seeds import draw_seed
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -106,7 +106,7 @@ def test_candidates_and_data_can_be_shared_out_together(tmp_path, base_step):
 def with_one_group_for_both(rank, group):
     for update in ("evolution", "gradient"):
         with pytest.raises(
-            ValueError, match=r"alone in common, got processes \[0, 1\] in both: "
+            ValueError, match=r"process in common, got processes \[0, 1\] in both: "
         ):
             learn_online(
                 update, EvoGrad(process_group=group), 5, "after", [rank], group

@@ -76,7 +76,7 @@ def test_a_measurement_inside_another_is_refused_and_the_outer_one_stands() -> N
     with PeakMemory(CPU) as outer:
         gone = tensor_of(100)
         del gone
-        with pytest.raises(RuntimeError, match="under way already"):
+        with pytest.raises(RuntimeError, match="already running"):
             with PeakMemory(CPU):
                 pass
     assert 90 * MEGABYTE <= outer.bytes <= 140 * MEGABYTE
@@ -161,7 +161,7 @@ def test_an_accelerator_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None
             pass
     assert peak.bytes == 500
     assert other.bytes >= 0
-    with pytest.raises(RuntimeError, match="'cuda:3' is under way"):
+    with pytest.raises(RuntimeError, match="'cuda:3' is already running"):
         with PeakMemory(torch.device("cuda")):
             with PeakMemory(torch.device("cuda", 3)):
                 pass

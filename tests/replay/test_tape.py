@@ -174,7 +174,7 @@ def test_a_write_that_was_not_recorded_is_noticed():
     out += 1
     with Recording():
         loss = out.sum()
-    with pytest.raises(LostHistory, match="written to in place by a way that was not"):
+    with pytest.raises(LostHistory, match="written to in place in a way that was not"):
         Program(loss, [w], hold=True)
 
 

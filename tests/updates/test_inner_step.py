@@ -7,13 +7,13 @@ from classifiers import batch, network
 from torch.nn import functional as F
 
 from l2l_evograd import EvoGrad, EvoGradMetaOptimizer, Exact, Guided
+from l2l_evograd.seeds import default_generator
 from l2l_evograd.updates.evolution import Evolution
 from l2l_evograd.updates.gradient import Gradient
 from l2l_evograd.updates.inner_step import (
     MEMORY_LIMIT,
     Checks,
     Keeping,
-    default_generator,
     inner_step,
     make_update,
     needs_a_record,

@@ -186,5 +186,5 @@ def test_rates_that_do_not_fit_are_refused(lr, error, match):
 
 
 def test_rates_do_not_go_with_evolution():
-    with pytest.raises(ValueError, match="learned rates go with update='gradient'"):
+    with pytest.raises(ValueError, match="use update='gradient' for learned rates"):
         EvoGradMetaOptimizer(data()[0], lr=torch.tensor(0.1), update="evolution")

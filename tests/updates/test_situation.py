@@ -32,7 +32,7 @@ def test_the_graph_is_kept_where_it_is_asked_for():
     kept.differentiate()
     kept.differentiate()
     situation(value, [a]).differentiate()
-    with pytest.raises(RuntimeError, match="earlier step has let go of"):
+    with pytest.raises(RuntimeError, match="earlier step has freed"):
         kept.differentiate()
 
 

@@ -1,0 +1,1 @@
+"""Images that the package draws, and readers of small data sets."""

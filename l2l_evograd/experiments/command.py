@@ -1,0 +1,133 @@
+"""Run an experiment with the options of a command, and print its results."""
+
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.experiment import Experiment, say
+from l2l_evograd.experiments.folder import PICTURES, RESULTS, SETTINGS, check_out
+from l2l_evograd.experiments.processes import console_of, join, leads
+from l2l_evograd.experiments.settings import RunSettings
+
+_Settings = TypeVar("_Settings", bound=RunSettings)
+
+
+def settings_to_run(
+    kind: type[_Settings],
+    given: Mapping[str, Any],
+    *,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+) -> _Settings:
+    """Check the folder, and return the settings of the run to start or to resume.
+
+    Args:
+        kind: class of the settings.
+        given: the settings that the user gave. A run that is resumed must agree with
+            them.
+        out: folder of the run.
+        resume: resume the run in ``out``, with its settings.
+        overwrite: replace the run in ``out``.
+
+    Raises:
+        InputError: if the folder cannot be used, if both ``resume`` and ``overwrite``
+            are set, if a setting is out of range, or if a setting differs from that of
+            the run to resume.
+    """
+    if resume and overwrite:
+        raise InputError("expected --resume or --overwrite, got both")
+    settings = kind.from_file(out) if resume and (out / SETTINGS).exists() else None
+    fresh = kind(**given) if settings is None else settings
+    if leads(fresh.processes):
+        check_out(out, resume=resume, overwrite=overwrite)
+    if settings is None:
+        fresh.check_machine()
+        return fresh
+    different = [
+        f"--{name.replace('_', '-')} {getattr(settings, name)!r}, got {given[name]!r}"
+        for name in settings.different(given)
+    ]
+    if different:
+        raise InputError(
+            f"a run is resumed with its own settings: expected {'; '.join(different)}; "
+            f"leave these options out, or start another run with another --out"
+        )
+    settings = settings.changed(given)
+    settings.check_machine()
+    return settings
+
+
+def run_experiment(
+    make: Callable[[_Settings, Path, Console], Experiment[_Settings]],
+    kind: type[_Settings],
+    given: Mapping[str, Any],
+    *,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    console: Console | None,
+) -> list[dict[str, Any]]:
+    """Run an experiment, draw its pictures, and print its table.
+
+    Args:
+        make: function that makes the experiment from settings, folder and console.
+        kind: class of the settings.
+        given: the settings that the user gave, as for :func:`settings_to_run`.
+        out: folder of the run.
+        resume: resume the run in ``out``.
+        overwrite: replace the run in ``out``.
+        console: console to print on; None: the standard output.
+
+    Returns:
+        The summary: one row for each method.
+
+    Raises:
+        InputError: for bad input, before anything is trained or written.
+        KeyboardInterrupt: when interrupted; its text tells how to resume the run.
+    """
+    out = out.expanduser()
+    settings = settings_to_run(kind, given, out=out, resume=resume, overwrite=overwrite)
+    with interruptible(out, settings.command):
+        experiment = make(settings, out, console_of(settings.processes, console))
+        settings, console = experiment.settings, experiment.console
+        join(settings.processes, getattr(settings, "device", "cpu"))
+        experiment.announce()
+        results = experiment.run(resume)
+        if leads(settings.processes):
+            experiment.draw(results)
+    rows = results.summary()
+    console.print(experiment.table(rows))
+    drawn = [name for name in PICTURES if (out / name).exists()]
+    say(console, ", ".join([str(out / RESULTS), *drawn]))
+    return rows
+
+
+@contextlib.contextmanager
+def interruptible(out: Path, command: str) -> Iterator[None]:
+    """Replace an interrupt of the body by one whose text tells how to resume the run.
+
+    Args:
+        out: folder of the run.
+        command: name of the command on the command line.
+
+    Raises:
+        KeyboardInterrupt: when the body is interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if not (out / SETTINGS).exists():
+            text = "interrupted before anything was written"
+        else:
+            folder = shlex.quote(str(out))
+            text = (
+                f"interrupted; resume with: l2l-evograd {command} --resume --out "
+                f"{folder}"
+            )
+        raise KeyboardInterrupt(text) from interrupt

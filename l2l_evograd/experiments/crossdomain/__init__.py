@@ -1,0 +1,1 @@
+"""Cross-domain few-shot learning: train on all domains but one, test on that one."""

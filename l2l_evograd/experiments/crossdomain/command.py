@@ -1,0 +1,90 @@
+"""``l2l-evograd crossdomain``."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+
+from l2l_evograd.experiments.command import run_experiment, settings_to_run
+from l2l_evograd.experiments.crossdomain.presets import with_preset
+from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
+from l2l_evograd.experiments.folder import SETTINGS
+from l2l_evograd.experiments.options import NotAnOption, as_command
+
+
+def crossdomain(
+    given: Mapping[str, Any],
+    *,
+    preset: str | None = None,
+    out: Path = Path("runs/crossdomain"),
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Annotated[Console | None, NotAnOption] = None,
+) -> list[dict[str, Any]]:
+    """Few-shot learning across domains: train on all but one, test on that one.
+
+    The command compares networks without feature-wise transformation layers, with
+    fixed layers (ft), and with learned layers. The layers are learned through the exact
+    hypergradient, the paper's Algorithm 1, or a guided finite difference.
+
+    Args:
+        given: the settings that the user gave, by name.
+        preset: Published settings: paper-1shot or paper-5shot. Other options override
+            them.
+        out: Folder for results, checkpoints and logs. With several unseen domains, it
+            contains one folder for each of them.
+        resume: Resume the run in --out.
+        overwrite: Replace the run in --out.
+        console: console to print on; None: the standard output.
+
+    Returns:
+        The summaries: one row for each unseen domain and method.
+
+    Raises:
+        InputError: for bad input, before anything is trained or written.
+        KeyboardInterrupt: when interrupted; its text tells how to resume the run.
+    """
+    from l2l_evograd.experiments.crossdomain.experiment import CrossDomainExperiment
+
+    given = with_preset(given, preset, resume=resume)
+    names = [name.strip() for name in given.get("unseen", "").split(",")]
+    names = [name for name in names if name]
+    runs = [(given, out, resume)]
+    if len(names) > 1:
+        runs = [
+            ({**given, "unseen": name}, out / name, _resumes(resume, out / name))
+            for name in names
+        ]
+        # All runs are checked before the first one trains for hours.
+        for own, folder, resumes in runs:
+            settings = settings_to_run(
+                CrossDomainSettings,
+                own,
+                out=folder.expanduser(),
+                resume=resumes,
+                overwrite=overwrite,
+            )
+            CrossDomainExperiment(settings, folder, Console(quiet=True))
+    rows: list[dict[str, Any]] = []
+    for number, (own, folder, resumes) in enumerate(runs):
+        others = [earlier.expanduser() for _, earlier, _ in runs[:number]]
+        found = run_experiment(
+            partial(CrossDomainExperiment, others=others),
+            CrossDomainSettings,
+            own,
+            out=folder,
+            resume=resumes,
+            overwrite=overwrite,
+            console=console,
+        )
+        rows += [{"unseen": own.get("unseen"), **row} for row in found]
+    return rows
+
+
+def _resumes(resume: bool, out: Path) -> bool:
+    return resume and (out.expanduser() / SETTINGS).exists()
+
+
+command = as_command(crossdomain, CrossDomainSettings)

@@ -1,0 +1,1 @@
+"""Images and episodes, and the code that reads them."""

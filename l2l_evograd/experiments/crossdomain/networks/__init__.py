@@ -1,0 +1,1 @@
+"""Encoders and heads of the networks."""

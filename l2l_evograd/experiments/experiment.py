@@ -1,0 +1,97 @@
+"""The base class of experiments, which compare several methods over several seeds."""
+
+import abc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from l2l_evograd.experiments.folder import make_folder
+from l2l_evograd.experiments.processes import leads, wait
+from l2l_evograd.experiments.results import RunResults
+from l2l_evograd.experiments.settings import RunSettings
+
+Settings = TypeVar("Settings", bound=RunSettings)
+
+
+class Experiment(abc.ABC, Generic[Settings]):
+    """The loop over seeds and methods. Each experiment defines the abstract methods.
+
+    For each seed, all methods start from the same :meth:`start`. The results of each
+    finished method are written to the folder. A resumed run trains only the methods
+    whose results are missing.
+
+    Args:
+        settings: complete, checked settings.
+        out: folder of the run.
+        console: console to print on.
+
+    Attributes:
+        settings, out, console: as given.
+    """
+
+    def __init__(self, settings: Settings, out: Path, console: Console) -> None:
+        self.settings = settings
+        self.out = out
+        self.console = console
+
+    def run(self, resume: bool = False) -> RunResults:
+        """Train and test the methods without results, and return all results.
+
+        The run writes settings, checkpoints, logs and results to ``out``.
+
+        Args:
+            resume: keep the files of an earlier process; otherwise they are removed.
+        """
+        if leads(self.settings.processes):
+            make_folder(self.out, self.settings.to_dict(), resume=resume)
+            self.fill_folder()
+        wait()
+        results = self.results()
+        for seed in self.settings.all_seeds:
+            missing = [m for m in self.settings.methods if not results.has(seed, m)]
+            if missing:
+                start = self.start(seed)
+                for method in missing:
+                    results.add(self.one(seed, method, start))
+        return results
+
+    def say(self, seed: int, text: str) -> None:
+        """Print one line, with the seed if there are several seeds."""
+        several = self.settings.seeds > 1
+        say(self.console, f"seed {seed}: {text}" if several else text)
+
+    def fill_folder(self) -> None:
+        """Write the experiment's own files, if it has any, to the new folder."""
+        return
+
+    @abc.abstractmethod
+    def announce(self) -> None:
+        """Print what the run is going to do."""
+
+    @abc.abstractmethod
+    def results(self) -> RunResults:
+        """Return the results that are in the folder so far."""
+
+    @abc.abstractmethod
+    def start(self, seed: int) -> Any:
+        """Return the state that all methods of a seed start from."""
+
+    @abc.abstractmethod
+    def one(self, seed: int, method: str, start: Any) -> Mapping[str, Any]:
+        """Train and test one method, and return its results."""
+
+    @abc.abstractmethod
+    def draw(self, results: RunResults) -> None:
+        """Draw the pictures of the run."""
+
+    @abc.abstractmethod
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
+        """Return the summary as a table."""
+
+
+def say(console: Console, text: str) -> None:
+    """Print one line without colours and without wrapping it."""
+    console.print(text, highlight=False, soft_wrap=True)

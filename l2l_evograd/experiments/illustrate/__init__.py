@@ -1,0 +1,1 @@
+"""The one-dimensional problem of the EvoGrad paper."""

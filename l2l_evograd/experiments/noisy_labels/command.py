@@ -1,0 +1,56 @@
+"""``l2l-evograd noisy-labels``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+
+from l2l_evograd.experiments.command import run_experiment
+from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
+from l2l_evograd.experiments.options import NotAnOption, as_command
+
+
+def noisy_labels(
+    given: Mapping[str, Any],
+    *,
+    out: Path = Path("runs/noisy-labels"),
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Annotated[Console | None, NotAnOption] = None,
+) -> list[dict[str, Any]]:
+    """Train on wrong labels, with sample weights learned by Meta-Weight-Net.
+
+    The command compares training without weights, with a weight net that keeps its
+    initial values, and with a weight net that is learned from a small clean meta set.
+    The net is learned through the exact hypergradient, the paper's Algorithm 1, the
+    same population scaled to the learning rate, or a guided finite difference.
+
+    Args:
+        given: the settings that the user gave, by name.
+        out: Folder for results, checkpoints and logs.
+        resume: Resume the run in --out.
+        overwrite: Replace the run in --out.
+        console: console to print on; None: the standard output.
+
+    Returns:
+        The summary: one row for each method.
+
+    Raises:
+        InputError: for bad input, before anything is trained or written.
+        KeyboardInterrupt: when interrupted; its text tells how to resume the run.
+    """
+    from l2l_evograd.experiments.noisy_labels.experiment import NoisyLabelExperiment
+
+    return run_experiment(
+        NoisyLabelExperiment,
+        NoisyLabelSettings,
+        given,
+        out=out,
+        resume=resume,
+        overwrite=overwrite,
+        console=console,
+    )
+
+
+command = as_command(noisy_labels, NoisyLabelSettings)

@@ -1,0 +1,271 @@
+"""The noisy-labels experiment compares several ways to weight noisy samples.
+
+For each seed, all methods start from the same network and weight net. They see the same
+batches, with the same wrong labels and the same shifts of the images.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from l2l_evograd.checks import InputError
+from l2l_evograd.experiments import folder
+from l2l_evograd.experiments.experiment import Experiment, say
+from l2l_evograd.experiments.memory_format import faster_layout
+from l2l_evograd.experiments.methods import Method
+from l2l_evograd.experiments.noisy_labels.augmentation import ShiftAndMirror
+from l2l_evograd.experiments.noisy_labels.evaluation import sample_losses
+from l2l_evograd.experiments.noisy_labels.images import ImageSource, LabelledImages
+from l2l_evograd.experiments.noisy_labels.methods import METHODS
+from l2l_evograd.experiments.noisy_labels.module import NoisyLabelModule
+from l2l_evograd.experiments.noisy_labels.networks import make_network
+from l2l_evograd.experiments.noisy_labels.pictures import (
+    draw_accuracy,
+    draw_samples,
+    draw_weights,
+)
+from l2l_evograd.experiments.noisy_labels.report import results_table
+from l2l_evograd.experiments.noisy_labels.results import CURVE_LOSSES, NoisyLabelResults
+from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
+from l2l_evograd.experiments.noisy_labels.sources import read_source
+from l2l_evograd.experiments.noisy_labels.split import NoisySplit, draw_split
+from l2l_evograd.experiments.noisy_labels.weighting import MetaWeightNet
+from l2l_evograd.experiments.results import RunResults
+from l2l_evograd.experiments.training import train
+from l2l_evograd.oracle.peak_memory import PeakMemory
+from l2l_evograd.seeds import derive_seed, generator_for, seeded
+
+# Number of training samples with clean labels in the picture of weights, and of those
+# with wrong labels.
+SHOWN_SAMPLES = 500
+
+
+class Start(NamedTuple):
+    """The state that all methods of a seed start from.
+
+    Attributes:
+        model: the untrained network.
+        split: indices and labels of the training set and the meta set.
+        images: training images with the labels of the split.
+    """
+
+    model: nn.Module
+    split: NoisySplit
+    images: LabelledImages
+
+
+class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
+    """The noisy-label experiment.
+
+    Args:
+        settings: settings of the run; values of None are replaced by defaults.
+        out: folder of the run.
+        console: console to print on.
+        source: the images; None: the images that the settings name.
+
+    Raises:
+        InputError: if there are too few images for the settings.
+    """
+
+    def __init__(
+        self,
+        settings: NoisyLabelSettings,
+        out: Path,
+        console: Console,
+        source: ImageSource | None = None,
+    ) -> None:
+        settings = settings.resolved()
+        super().__init__(settings, out, console)
+        if source is None:
+            source = read_source(settings.data, settings.image_size, console)
+        self.source = source
+        tests = len(source.test)
+        if settings.test_images is not None and settings.test_images > tests:
+            raise InputError(
+                f"expected to test on 1 to {tests} images, got {settings.test_images}"
+            )
+        # These calls refuse bad input before anything is trained.
+        self.split(settings.seed)
+        make_network(settings.network or "", len(source.classes), settings.width)
+
+    def split(self, seed: int) -> NoisySplit:
+        """Return the training set and the meta set of a seed."""
+        settings = self.settings
+        return draw_split(
+            self.source.train.labels,
+            len(self.source.classes),
+            num_meta=settings.meta_images or 0,
+            noise=settings.noise,
+            rate=settings.noise_rate,
+            seed=seed,
+            train_images=settings.train_images,
+            imbalance=settings.imbalance,
+        )
+
+    def announce(self) -> None:
+        """Print what the run is going to do."""
+        settings, split = self.settings, self.split(self.settings.seed)
+        about = self._about()
+        width = "" if settings.width == 1 else f", width {settings.width}"
+        length = (
+            f"{settings.epochs} epochs"
+            if settings.iterations is None
+            else f"{settings.iterations} iterations"
+        )
+        for line in (
+            f"Noisy labels, {self.source.name}, {len(self.source.classes)} classes: "
+            f"{about['train']} training images, {about['wrong_labels']} of them "
+            f"with a wrong label ({settings.noise} {settings.noise_rate:.0%}), "
+            f"{len(split.meta)} clean meta images, {about['test']} test images",
+            f"{settings.network}{width}, {length} on {settings.device}; results in "
+            f"{self.out}",
+        ):
+            say(self.console, line)
+
+    def results(self) -> RunResults:
+        """Return the results that are in the folder so far."""
+        return NoisyLabelResults(self.out, self.settings, {"data": self._about()})
+
+    def start(self, seed: int) -> Start:
+        """Return the untrained network and the images of a seed."""
+        split = self.split(seed)
+        images = self.source.train.subset(split.train, split.labels)
+        with seeded(derive_seed(seed, "weights")):
+            model = make_network(
+                self.settings.network or "",
+                len(self.source.classes),
+                self.settings.width,
+                images.statistics(),
+            )
+        return Start(model, split, images)
+
+    def draw(self, results: RunResults) -> None:
+        """Draw the pictures of accuracies, weights and samples."""
+        split = self.split(self.settings.seed)
+        per_epoch = max(1, len(split.train) // self.settings.batch_size)
+        draw_accuracy(results, per_epoch, self._title, self.out / folder.ACCURACY)
+        draw_weights(results, self.out / folder.WEIGHTS)
+        draw_samples(results, self.out / folder.SAMPLES)
+
+    def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
+        """Return the summary as a table."""
+        return results_table(rows, f"Test accuracy, {self._title}")
+
+    @property
+    def _title(self) -> str:
+        settings = self.settings
+        title = f"{Path(self.source.name).name}, {settings.noise} "
+        title += f"{settings.noise_rate:.0%}"
+        if settings.imbalance != 1:
+            title += f", long tail {settings.imbalance:g}"
+        return title
+
+    def _about(self) -> dict[str, Any]:
+        """Return a description of the data."""
+        split = self.split(self.settings.seed)
+        return {
+            "name": self.source.name,
+            "classes": list(self.source.classes),
+            "train": len(split.train),
+            "wrong_labels": int(split.corrupted.sum()),
+            "meta": len(split.meta),
+            "test": self.settings.test_images or len(self.source.test),
+        }
+
+    def _test_set(self) -> LabelledImages:
+        """Return the test images, which are the same for all seeds."""
+        count = self.settings.test_images
+        if count is None:
+            return self.source.test
+        order = torch.randperm(
+            len(self.source.test), generator=generator_for(0, "test")
+        )
+        return self.source.test.subset(order[:count].sort().values)
+
+    def _module(self, method: Method, start: Start, seed: int) -> NoisyLabelModule:
+        settings = self.settings
+        layout = faster_layout(method.estimator, torch.device(settings.device))
+        return NoisyLabelModule(
+            copy.deepcopy(start.model).to(memory_format=layout),
+            start.images,
+            self.source.train.subset(start.split.meta),
+            method=method,
+            epochs=settings.epochs or 1,
+            iterations=settings.iterations,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            meta_lr=settings.meta_lr,
+            augment=ShiftAndMirror(self.source.shift, self.source.mirrored),
+            test=self._test_set(),
+            precision=settings.precision,
+            seed=seed,
+        )
+
+    def one(self, seed: int, method: str, start: Start) -> dict[str, Any]:
+        """Train one method and return its results."""
+        module = self._module(METHODS[method], start, seed)
+        used, learned = module.method.uses_lambda, module.method.learned
+        device = torch.device(self.settings.device)
+        before = _weights(module.weight_net)
+        self.say(seed, f"{method}: {module.method.summary}, {module.total} iterations")
+        with PeakMemory(device) as peak:
+            train(
+                module,
+                name=f"{seed}-{method}",
+                out=self.out,
+                device=device,
+                console=self.console,
+                devices=self.settings.devices,
+            )
+        module.to(device)  # Lightning has moved the module to the CPU
+        accuracies = [float(point["accuracy"] or 0.0) for point in module.curve]
+        self.say(
+            seed, f"{method}: best {max(accuracies):.2%}, last {accuracies[-1]:.2%}"
+        )
+        return {
+            "seed": seed,
+            "method": method,
+            "best": max(accuracies),
+            "last": accuracies[-1],
+            "seconds_per_iteration": median(module.seconds),
+            "peak_memory_bytes": peak.bytes,
+            "hypergradient_norm": median(module.hypergradients) if learned else None,
+            "losses": list(CURVE_LOSSES),
+            "weights_before": before if used else None,
+            "weights_after": _weights(module.weight_net) if used else None,
+            "samples": _samples(module, start, seed) if used else None,
+            "curve": module.curve,
+        }
+
+
+@torch.no_grad()
+def _weights(net: MetaWeightNet) -> list[float]:
+    """Return the weights V at the losses of the picture."""
+    device = next(net.parameters()).device
+    weights: list[float] = net(torch.tensor(CURVE_LOSSES, device=device)).tolist()
+    return weights
+
+
+@torch.no_grad()
+def _samples(
+    module: NoisyLabelModule, start: Start, seed: int
+) -> dict[str, list[float]]:
+    """Return the weights of some clean and some corrupted training samples."""
+    generator, wrong = generator_for(seed, "shown"), start.split.corrupted
+    found = {}
+    for name, chosen in (("clean", ~wrong), ("corrupted", wrong)):
+        places = chosen.nonzero().squeeze(1)
+        order = torch.randperm(len(places), generator=generator)[:SHOWN_SAMPLES]
+        weights: Tensor = torch.empty(0)
+        if len(order):
+            losses = sample_losses(module.model, start.images.subset(places[order]))
+            weights = module.weight_net.cpu()(losses)
+        found[name] = weights.tolist()
+    return found

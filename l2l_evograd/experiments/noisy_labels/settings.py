@@ -1,0 +1,136 @@
+"""Settings of the noisy-labels experiment."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.devices import found_device
+from l2l_evograd.experiments.noisy_labels.corruption import KINDS, check_noise
+from l2l_evograd.experiments.noisy_labels.methods import METHODS
+from l2l_evograd.experiments.noisy_labels.networks import NETWORKS
+from l2l_evograd.experiments.precision import UNSCALED
+from l2l_evograd.experiments.settings import Names, TrainingSettings, setting
+
+# The meaning of None: the paper's settings, and the settings for the built-in glyphs.
+PAPER = {"network": "resnet32", "epochs": 60, "meta_images": 1000}
+BUILT_IN = {"network": "small", "epochs": 15, "meta_images": 100}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisyLabelSettings(TrainingSettings):
+    """Settings of a noisy-labels run. The help text of each setting explains it.
+
+    Raises:
+        InputError: for values out of range; the message names the valid values.
+    """
+
+    command: ClassVar[str] = "noisy-labels"
+
+    methods: Names = setting(
+        tuple(METHODS), "Methods to compare, separated by commas.", choices=METHODS
+    )
+    seed: int = setting(0, "First seed; the split and the noise also depend on it.")
+    devices: int = setting(
+        1, "Number of processes, each with a device, that share each batch.", least=1
+    )
+    data: str | None = setting(
+        None,
+        "Folder with torchvision's CIFAR-10 or CIFAR-100, or with train/CLASS and "
+        "test/CLASS.",
+        if_none="built-in glyphs",
+    )
+    noise: str = setting("flip2", "Type of label noise.", choices=KINDS)
+    noise_rate: float = setting(
+        0.4, "Probability that the noise acts on a label, 0 to 1."
+    )
+    imbalance: float = setting(
+        1.0,
+        "Size of the largest class divided by the size of the smallest; 1: balanced.",
+        positive=True,
+    )
+    meta_images: int | None = setting(
+        None,
+        "Size of the clean, balanced meta set.",
+        least=1,
+        if_none="1000; 100 for built-in glyphs",
+    )
+    train_images: int | None = setting(
+        None, "Number of training images.", least=1, if_none="all others"
+    )
+    test_images: int | None = setting(
+        None, "Number of test images.", least=1, if_none="all"
+    )
+    image_size: int | None = setting(
+        None,
+        "Side of the images in pixels.",
+        least=16,
+        if_none="32; 20 for built-in glyphs",
+    )
+    network: str | None = setting(
+        None,
+        "Network.",
+        choices=NETWORKS,
+        if_none="resnet32; small for built-in glyphs",
+    )
+    width: int = setting(
+        1, "Factor for the number of channels of the network.", least=1
+    )
+    epochs: int | None = setting(
+        None,
+        "Number of passes over the training images.",
+        least=1,
+        if_none="60; 15 for built-in glyphs",
+    )
+    iterations: int | None = setting(
+        None, "Number of iterations of every method, in place of --epochs.", least=1
+    )
+    batch_size: int = setting(
+        100, "Number of images in a training or meta batch.", least=2
+    )
+    lr: float = setting(
+        0.1,
+        "Learning rate of SGD for the network, and of the virtual step.",
+        positive=True,
+    )
+    meta_lr: float = setting(
+        1e-3, "Learning rate of SGD for the weight net.", positive=True
+    )
+    precision: str = setting(
+        "32",
+        "Precision of forward passes; bf16 is bfloat16 under autocast.",
+        choices=UNSCALED,
+    )
+
+    def __post_init__(self) -> None:
+        """Check each setting, and the settings that depend on each other."""
+        super().__post_init__()
+        if self.epochs is not None and self.iterations is not None:
+            raise InputError(
+                f"expected epochs or iterations, got both: {self.epochs} and "
+                f"{self.iterations}"
+            )
+        if self.imbalance < 1:
+            raise InputError(
+                f"expected an imbalance of at least 1 (1: balanced), got "
+                f"{self.imbalance}"
+            )
+        check_noise(self.noise, self.noise_rate)
+        if self.batch_size % self.devices:
+            fitting = self.batch_size // self.devices * self.devices or self.devices
+            raise InputError(
+                f"expected a batch_size that {self.devices} devices can share equally, "
+                f"got {self.batch_size}; use {fitting}"
+            )
+
+    def resolved(self) -> "NoisyLabelSettings":
+        """Return the settings with defaults for values of None, except image counts."""
+        defaults: dict[str, Any] = dict(BUILT_IN if self.data is None else PAPER)
+        if self.iterations is not None:
+            del defaults["epochs"]
+        chosen = {
+            name: value
+            for name, value in defaults.items()
+            if getattr(self, name) is None
+        }
+        return dataclasses.replace(self, device=found_device(self.device), **chosen)

@@ -1,0 +1,66 @@
+"""Meta-Weight-Net: the weight of a sample as a learned function of its loss."""
+
+import torch
+from torch import Tensor, nn
+
+from l2l_evograd.checks import InputError
+
+
+class MetaWeightNet(nn.Module):
+    """The weight net V. It maps the loss of a sample to a weight between 0 and 1.
+
+    V(ℓ) = sigmoid(b₂ + w₂·relu(b₁ + w₁ ℓ)), with ℓ detached. The weight of a sample is
+    differentiable in λ = (w₁, b₁, w₂, b₂), but not in the model's weights.
+
+    Args:
+        hidden: number of units of the hidden layer.
+
+    Raises:
+        InputError: for less than one hidden unit.
+
+    Source: Shu et al., "Meta-Weight-Net", NeurIPS 2019, section 2.
+    """
+
+    def __init__(self, hidden: int = 100) -> None:
+        super().__init__()
+        if hidden < 1:
+            raise InputError(f"expected at least one hidden unit, got {hidden}")
+        self.first = nn.Linear(1, hidden)
+        self.second = nn.Linear(hidden, 1)
+
+    def forward(self, losses: Tensor) -> Tensor:
+        """Return the weights of samples, shape (N,), from their losses, shape (N,)."""
+        # Half precision would round the weights to steps of 1/256.
+        with torch.autocast(losses.device.type, enabled=False):
+            column = losses.detach().to(self.first.weight.dtype).unsqueeze(-1)
+            hidden = torch.relu(self.first(column))
+            return torch.sigmoid(self.second(hidden)).squeeze(-1)
+
+
+def weighted_loss(losses: Tensor, weights: Tensor) -> Tensor:
+    """Return Σ_i w_i ℓ_i / Σ_i w_i, a scalar tensor.
+
+    Args:
+        losses: ℓ, shape (N,).
+        weights: w, shape (N,).
+
+    Raises:
+        InputError: for other shapes, or if the sum of the weights is 0 or not a number.
+    """
+    if losses.ndim != 1 or losses.shape != weights.shape or not len(losses):
+        raise InputError(
+            f"expected one loss and one weight for each sample, got losses of shape "
+            f"{tuple(losses.shape)} and weights of shape {tuple(weights.shape)}; "
+            f"compute the loss with reduction='none'"
+        )
+    total = weights.sum()
+    value = float(total.detach())
+    if value == 0 or value != value:
+        raise InputError(
+            f"the weights of {len(weights)} samples add up to {value}: expected a sum "
+            f"other than 0; lower the learning rate of the weight net, or start it "
+            f"from other values"
+        )
+    # The weights are divided before the product, so that λ enters the loss through one
+    # tensor. A forward difference can then take its derivative from the step itself.
+    return (weights / total * losses).sum()

@@ -1,0 +1,1 @@
+"""The rotation experiment: digits are turned by an unknown angle that is learned."""

@@ -1,0 +1,49 @@
+"""Settings of the rotation experiment."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from l2l_evograd.experiments.settings import Names, RunSettings, setting
+
+METHODS = ("none", "evograd", "guided", "exact")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotationSettings(RunSettings):
+    """Settings of a rotation run. The help text of each setting explains it.
+
+    Raises:
+        InputError: for values out of range; the message names the valid values.
+    """
+
+    command: ClassVar[str] = "rotation"
+
+    methods: Names = setting(
+        METHODS, "Methods to compare, separated by commas.", choices=METHODS
+    )
+    seeds: int = setting(
+        2,
+        "Number of seeds; it may change with --resume.",
+        least=1,
+        may_change=True,
+    )
+    data: str | None = setting(
+        None,
+        "Folder with MNIST's files; the test files are enough.",
+        if_none="built-in digits",
+    )
+    iterations: int = setting(200, "Number of iterations of every method.", least=1)
+    batch_size: int = setting(
+        128, "Number of images in a training or validation batch.", least=1
+    )
+    lr: float = setting(
+        1e-3,
+        "Learning rate of Adam for the network, and of the virtual step.",
+        positive=True,
+    )
+    meta_lr: float = setting(
+        1e-2, "Learning rate of Adam for the angle, in radians.", positive=True
+    )
+    candidates: int = setting(
+        2, "Number of candidates K of Algorithm 1 (evograd).", least=2
+    )

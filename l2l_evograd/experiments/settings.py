@@ -1,0 +1,254 @@
+"""Settings of a run. Each is declared once, with default, help text, bounds and role.
+
+The options of the command line are made from these classes; see ``options.py``.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from cyclopts import Parameter
+
+from l2l_evograd.checks import (
+    InputError,
+    check_choice,
+    check_count,
+    check_not_negative,
+    check_positive,
+)
+from l2l_evograd.experiments.devices import check_device, check_devices
+from l2l_evograd.experiments.folder import SETTINGS, read_object
+
+_Settings = TypeVar("_Settings", bound="RunSettings")
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    least: int = 0,
+    positive: bool = False,
+    choices: Iterable[str] = (),
+    if_none: str = "",
+    identifies: bool = True,
+    may_change: bool = False,
+    **marks: bool,
+) -> Any:
+    """Return a dataclass field for one setting.
+
+    Args:
+        default: value if the user gives none.
+        help: help text on the command line.
+        least: smallest whole number that is accepted.
+        positive: for a float: refuse 0 as well as negative numbers.
+        choices: names that are accepted; empty: any text.
+        if_none: meaning of None, shown in the help text.
+        identifies: whether results depend on the setting. A report compares only runs
+            that agree in all such settings.
+        may_change: whether a run may be resumed with another value.
+        **marks: further marks that one experiment gives to its settings.
+    """
+    choices = tuple(choices)
+    if choices:
+        help = f"{help} Choices: {', '.join(choices)}."
+    if if_none:
+        help = f"{help} [default: {if_none}]"
+    return dataclasses.field(
+        default=default,
+        metadata={
+            "help": help,
+            "least": least,
+            "positive": positive,
+            "choices": choices,
+            "identifies": identifies,
+            "may_change": may_change,
+            **marks,
+        },
+    )
+
+
+def _split(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:
+    names = (name.strip() for name in tokens[0].value.split(","))
+    return tuple(name for name in names if name)
+
+
+# One option that takes several names, separated by commas.
+Names = Annotated[
+    tuple[str, ...],
+    Parameter(converter=_split, n_tokens=1, show_default=",".join),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Settings that every experiment has, and methods for all settings.
+
+    The settings of an experiment are a frozen dataclass that is derived from this
+    class. Its fields are made by :func:`setting`.
+
+    Attributes:
+        command: name of the experiment's command.
+
+    Raises:
+        InputError: for a value of another type or out of range.
+    """
+
+    command: ClassVar[str]
+
+    methods: Names = setting((), "Methods to compare, separated by commas.")
+    seed: int = setting(0, "First seed.", identifies=False)
+    seeds: int = setting(1, "Number of seeds.", least=1, identifies=False)
+
+    def __post_init__(self) -> None:
+        """Check every value against the type and the bounds of its field."""
+        hints = get_type_hints(type(self))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kinds = get_args(hints[field.name])
+            optional = NoneType in kinds
+            if value is None and optional:
+                continue
+            kind = kinds[0] if optional else hints[field.name]
+            if get_origin(kind) is tuple:
+                object.__setattr__(self, field.name, _checked_names(field, value))
+            else:
+                _check(field, kind, value)
+
+    @property
+    def all_seeds(self) -> range:
+        """Every seed of the run."""
+        return range(self.seed, self.seed + self.seeds)
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that share the run."""
+        return 1
+
+    def check_machine(self) -> None:
+        """Refuse devices or processes that this machine does not have.
+
+        The other checks do not include this one, because settings are also read on
+        machines that did not make the run.
+        """
+
+    @classmethod
+    def marked(cls, mark: str) -> tuple[str, ...]:
+        """Return the names of the settings that have a mark, such as "identifies"."""
+        return tuple(f.name for f in dataclasses.fields(cls) if f.metadata.get(mark))
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that results depend on."""
+        return {name: getattr(self, name) for name in self.marked("identifies")}
+
+    def different(self, given: Mapping[str, Any]) -> list[str]:
+        """Return the names in ``given`` whose values differ from these settings.
+
+        The device "auto" agrees with any device. Settings that may change are left out.
+        """
+        return [
+            name
+            for name, value in given.items()
+            if value != getattr(self, name)
+            and (name, value) != ("device", "auto")
+            and name not in self.marked("may_change")
+        ]
+
+    def changed(self: _Settings, given: Mapping[str, Any]) -> _Settings:
+        """Return these settings, with values from ``given`` where they may change."""
+        names = self.marked("may_change")
+        return dataclasses.replace(
+            self, **{name: value for name, value in given.items() if name in names}
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as JSON stores them."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls: type[_Settings], values: Mapping[str, Any]) -> _Settings:
+        """Return the settings that :meth:`to_dict` wrote.
+
+        Raises:
+            InputError: for names that are missing or unknown.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        wrong = sorted(known.symmetric_difference(values))
+        if wrong:
+            raise InputError(
+                f"expected the settings of a {cls.command} run of this version, got a "
+                f"difference in {', '.join(wrong)}; start a new run in another folder"
+            )
+        return cls(**values)
+
+    @classmethod
+    def from_file(cls: type[_Settings], out: Path) -> _Settings:
+        """Return the settings of the run in the folder ``out``.
+
+        Raises:
+            InputError: if the file is not JSON, or was written by another version.
+        """
+        return cls.from_dict(read_object(out / SETTINGS))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(RunSettings):
+    """Settings of experiments that train networks with Lightning."""
+
+    device: str = setting("auto", "Device: auto, cpu, cuda or cuda:N.", encoder=True)
+    devices: int = setting(
+        1, "Number of processes, each with a device.", least=1, encoder=True
+    )
+
+    @property
+    def processes(self) -> int:
+        """Number of processes that share the run."""
+        return self.devices
+
+    def check_machine(self) -> None:
+        """Refuse devices that this machine does not have."""
+        check_device(self.device)
+        check_devices(self.devices, self.device)
+
+
+def _check(field: "dataclasses.Field[Any]", kind: type, value: Any) -> None:
+    name, marks = field.name, field.metadata
+    if kind is int:
+        check_count(value, name, marks["least"])
+    elif kind is float:
+        (check_positive if marks["positive"] else check_not_negative)(value, name)
+    elif not isinstance(value, kind):
+        expected = "text" if kind is str else "True or False"
+        raise InputError(f"expected {name} to be {expected}, got {value!r}")
+    elif marks["choices"]:
+        check_choice(value, marks["choices"], name)
+
+
+def _checked_names(field: "dataclasses.Field[Any]", value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        raise InputError(
+            f"expected {field.name} to be a sequence of names, got the text {value!r}; "
+            f"write ({value!r},)"
+        )
+    names, choices = tuple(value), field.metadata["choices"]
+    for name in names:
+        check_choice(name, choices, field.name)
+    if not names or len(set(names)) < len(names):
+        raise InputError(
+            f"expected {field.name} to be one or more of {', '.join(choices)}, each at "
+            f"most once, got {', '.join(names) or 'none'}"
+        )
+    return names

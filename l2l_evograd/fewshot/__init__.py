@@ -1,1 +1,0 @@
-"""Cross-domain few-shot learning: domains, episodes, networks and their training."""

@@ -1,1 +1,0 @@
-"""What the runs of all commands share: folder, settings, results, seeds, training."""

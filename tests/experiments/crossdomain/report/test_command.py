@@ -1,0 +1,110 @@
+import os
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+from consoles import silent_console
+from tiny import tiny_experiment
+from written import edit, summary, written_run
+
+from l2l_evograd import cli
+from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.crossdomain.report.command import report
+
+ONE = {(0, "none"): [0.5, 0.7, 0.6], (0, "lft-evograd"): [0.6, 0.9, 0.7]}
+
+
+def text_of(folders: list[Path], to: Path) -> str:
+    report(folders, to=to, console=silent_console())
+    return (to / "report.md").read_text(encoding="utf-8")
+
+
+def table(text: str, number: int = 0) -> list[list[str]]:
+    """The cells of a table of a report, the header first."""
+    blocks = [block for block in text.split("\n\n") if block.startswith("|")]
+    lines = blocks[number].splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    assert len({len(row) for row in cells}) == 1
+    return [cells[0], *cells[2:]]
+
+
+def shown(row: dict[str, Any]) -> str:
+    text = f"{100 * row['accuracy']:.2f} ± {100 * row['interval']:.2f}"
+    return text if row["seeds"] == 1 else f"{text} (sd {100 * row['seed_sd']:.2f})"
+
+
+def test_a_real_run_is_gathered_from_the_command_line(tmp_path, capsys):
+    out, to = tmp_path / "run", tmp_path / "report"
+    tiny_experiment(out, methods=("none", "ft"), iterations=2, pretrain_epochs=0).run()
+    assert cli.main(["report", str(out), "--to", str(to)]) == 0
+    assert "report.md, domains.png: 1 run\n" in capsys.readouterr().out
+    assert {path.name for path in to.iterdir()} == {"report.md", "domains.png"}
+    text = (to / "report.md").read_text(encoding="utf-8")
+    assert "## 2-way 1-shot, protonet, cnn4, 16 px, 2 iterations" in text
+    rows = summary(out)
+    assert table(text) == [
+        ["method", "sketch", "seeds"],
+        ["none", shown(rows["none"]), "1"],
+        ["ft", shown(rows["ft"]), "1"],
+    ]
+
+
+def test_a_partial_run_says_so(tmp_path):
+    folder = written_run(tmp_path / "a", ONE, seeds=3)
+    console = silent_console()
+    report([folder], to=tmp_path / "out", console=console)
+    assert "1 run, 1 not finished" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: os.remove(run / "results.json"), "contains no results yet"),
+        (lambda run: (run / "results.json").write_text("{"), "is not JSON"),
+        (lambda run: edit(run / "settings.json", more=1), "in more; start a new run"),
+        (lambda run: edit(run / "results.json", runs=[]), "but it has no runs"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    spoil: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    good, bad = (written_run(tmp_path / name, ONE) for name in ("good", "bad"))
+    edit(bad / "settings.json", seed=1)
+    spoil(bad)
+    to = tmp_path / "out"
+    assert cli.main(["report", str(good), str(bad), "--to", str(to)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and "bad" in error and error.count("\n") == 1
+    assert not to.exists()
+
+
+def test_a_report_needs_a_run_and_a_folder_to_go_to(tmp_path, capsys):
+    assert cli.main(["report"]) == 2
+    assert capsys.readouterr().err.startswith(
+        'error: Command "report" parameter FOLDERS requires an argument'
+    )
+    run = written_run(tmp_path / "a", ONE)
+    (tmp_path / "file").write_text("mine")
+    for to, message in (
+        ("file", "expected --to to be a folder, but"),
+        ("file/below", "cannot make the folder"),
+    ):
+        assert cli.main(["report", str(run), "--to", str(tmp_path / to)]) == 2
+        assert message in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_an_older_report_stays_whole_if_the_new_one_cannot_be_written(tmp_path):
+    run = written_run(tmp_path / "a", ONE)
+    before = text_of([run], tmp_path / "out")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"out \(File too large\)"):
+            text_of([run], tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "out" / "report.md").read_text(encoding="utf-8") == before
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["domains.png", "report.md"]

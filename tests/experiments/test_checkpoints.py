@@ -1,0 +1,107 @@
+import resource
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from regression import Regression, run, weights
+
+from l2l_evograd.experiments.checkpoints import Saver, saved_for
+
+IDENTITY = {"backbone": "resnet10", "seen domains": ["a", "b"], "version": "1"}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9])
+def test_a_checkpoint_that_was_cut_short_is_refused(share: float, tmp_path):
+    with pytest.raises(RuntimeError, match="killed"):
+        run(Regression(stop_at=4), tmp_path)
+    path = tmp_path / "checkpoints" / "regression.ckpt"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match="cannot open .*; remove it to train"):
+        run(Regression(), tmp_path)
+
+
+def test_another_file_is_no_checkpoint(tmp_path):
+    path = tmp_path / "checkpoints" / "regression.ckpt"
+    path.parent.mkdir()
+    torch.save({"weights": torch.ones(2)}, path)
+    with pytest.raises(ValueError, match="a checkpoint of this package, got another"):
+        run(Regression(), tmp_path)
+
+
+def test_a_checkpoint_of_the_same_goes_on(tmp_path):
+    whole = run(Regression(), tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="killed"):
+        run(Regression(stop_at=4), tmp_path, identity=IDENTITY)
+    rest = run(Regression(), tmp_path, identity=IDENTITY)
+    assert rest.losses == whole.losses
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": "cnn4"}, "backbone is 'resnet10' in .*, 'cnn4' in"),
+        ({"version": "2"}, "version is '1' in .*, '2' in"),
+        (
+            {"seen domains": ["b", "a"]},
+            r"seen domains is \['a', 'b'\] in .*, \['b', 'a'\] in",
+        ),
+        ({"head": "gnn"}, "head is 'missing' in .*, 'gnn' in"),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_with_the_difference(
+    change: dict[str, object], message: str, tmp_path
+):
+    with pytest.raises(RuntimeError, match="killed"):
+        run(Regression(stop_at=4), tmp_path, identity=IDENTITY)
+    with pytest.raises(ValueError, match=message) as raised:
+        run(Regression(), tmp_path, identity={**IDENTITY, **change})
+    assert str(raised.value).count(" in the checkpoint, ") == 1
+
+
+def test_one_that_ended_is_checked_as_well(tmp_path):
+    run(Regression(), tmp_path, identity=IDENTITY)
+    with pytest.raises(ValueError, match="'resnet10' in .*, 'cnn4' in"):
+        run(Regression(), tmp_path, identity={**IDENTITY, "backbone": "cnn4"})
+
+
+def test_without_a_checkpoint_there_is_nothing_to_check(tmp_path):
+    assert saved_for(tmp_path / "none.ckpt", IDENTITY) is None
+
+
+def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path):
+
+    class Limited(Regression):
+        def on_train_epoch_end(self):
+            if self.done == 6:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    path = tmp_path / "checkpoints" / "regression.ckpt"
+    try:
+        with pytest.raises(
+            ValueError,
+            match="not enough space to write .*previous checkpoint is kept; f",
+        ):
+            run(Limited(), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [place.name for place in path.parent.iterdir()] == [path.name]
+    assert len(torch.load(path, weights_only=True)["losses"]) == 4
+    whole = run(Regression(), tmp_path / "whole")
+    assert torch.equal(weights(run(Regression(), tmp_path)), weights(whole))
+
+
+def test_another_error_while_saving_stays_what_it_is(tmp_path, monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        run(Regression(), tmp_path)
+
+
+def test_a_saver_without_identity_adds_none(tmp_path):
+    content: dict[str, object] = {}
+    Saver(tmp_path / "a.ckpt").on_save_checkpoint(None, None, content)  # type: ignore[arg-type]
+    assert content == {}
