@@ -83,8 +83,8 @@ class CrossDomainSettings(TrainingSettings):
         None,
         "Side of the images in pixels.",
         least=16,
-        if_none="32 for built-in glyphs; 84 (cnn4), 224 (ResNets), or the images' own "
-        "size if it is smaller",
+        if_none="32 for built-in glyphs; 84 (cnn4, conv4, conv6) or 224 (ResNets), or "
+        "the images' own size if it is smaller",
         encoder=True,
     )
     iterations: int = setting(

@@ -158,7 +158,7 @@ class MetaTraining(ReadingModule):
         return {"accuracy": self.accuracies[-1]}
 
     def movement(self) -> dict[str, float]:
-        """Return the mean |θ − initial θ| of every parameter of the transformation."""
+        """Return the mean |λ − initial λ| of every parameter of the transformation."""
         names = {id(p): name for name, p in self.model.named_parameters()}
         pairs = zip(self.hyperparameters, self._start, strict=True)
         return {
