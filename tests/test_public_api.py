@@ -10,7 +10,15 @@ import l2l_evograd
 
 PACKAGE = Path(l2l_evograd.__file__).parent
 
-BLOCKED = ("learn2learn", "torchvision", "higher", "pytorch_lightning", "rich", "typer")
+BLOCKED = (
+    "learn2learn",
+    "torchvision",
+    "higher",
+    "pytorch_lightning",
+    "rich",
+    "cyclopts",
+    "cachetools",
+)
 
 FOLDERS = ("algorithms", "bilevel", "updates", "estimators", "replay", "oracle")
 

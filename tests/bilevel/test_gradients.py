@@ -165,3 +165,49 @@ def test_gradients_at_present_are_those_of_the_loss_called_again(how):
     expected = torch.autograd.grad(inner(model), list(model.parameters()))
     for a, b in zip(gradients.values(), expected, strict=True):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-14)
+
+
+def test_algorithm_1_may_move_the_weights_before_it_draws_its_population():
+    model, hyper = network(), weight_net()
+    twin, hyper_twin = copy.deepcopy((model, hyper))
+    start = copy.deepcopy(model)
+    opt = torch.optim.SGD(model.parameters(), lr=0.1)
+    hyper_opt = torch.optim.SGD(hyper.parameters(), lr=5.0)
+    torch.manual_seed(3)
+    expected = bilevel_step(
+        model,
+        weighted(hyper),
+        outer,
+        opt,
+        hyper_opt,
+        update="evolution",
+        base_step="before",
+    )
+    calls = []
+
+    def move(gradients, extras):
+        calls.append(extras)
+        with torch.no_grad():
+            for name, weight in twin.named_parameters():
+                weight -= 0.1 * gradients[name]
+
+    torch.manual_seed(3)
+    found = bilevel_gradients(
+        twin,
+        weighted(hyper_twin),
+        outer,
+        hyperparameters=hyper_twin,
+        lr=0.1,
+        update="evolution",
+        move=move,
+    )
+    assert calls == [[]]
+    own = torch.autograd.grad(
+        weighted(copy.deepcopy(hyper_twin))(start), list(start.parameters())
+    )
+    for gradient, autograd in zip(found.gradients.values(), own, strict=True):
+        torch.testing.assert_close(gradient, autograd, rtol=1e-12, atol=1e-14)
+    for one, other in zip(found.hypergradient, expected.hypergradient, strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(twin.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
