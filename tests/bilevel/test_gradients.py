@@ -202,12 +202,13 @@ def test_algorithm_1_may_move_the_weights_before_it_draws_its_population():
         move=move,
     )
     assert calls == [[]]
+    torch.manual_seed(3)  # of dropout
     own = torch.autograd.grad(
         weighted(copy.deepcopy(hyper_twin))(start), list(start.parameters())
     )
     for gradient, autograd in zip(found.gradients.values(), own, strict=True):
         torch.testing.assert_close(gradient, autograd, rtol=1e-12, atol=1e-14)
     for one, other in zip(found.hypergradient, expected.hypergradient, strict=True):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-16)
     for one, other in zip(twin.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
