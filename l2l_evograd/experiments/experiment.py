@@ -64,7 +64,7 @@ class Experiment(abc.ABC, Generic[Settings]):
         say(self.console, f"seed {seed}: {text}" if several else text)
 
     def fill_folder(self) -> None:
-        """Write the experiment's own files, if it has any, to the new folder."""
+        """Write the experiment's own files, if it has any, to the folder of the run."""
         return
 
     @abc.abstractmethod

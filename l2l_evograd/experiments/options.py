@@ -1,8 +1,8 @@
 """Options of the command line, which cyclopts makes from the settings' dataclasses."""
 
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
@@ -30,7 +30,13 @@ def as_command(
     # Cyclopts passes only the options that the user gave to the constructor, so the
     # constructor can record them. A resumed run must agree with these options, but not
     # with the defaults of the others.
-    kept = type(settings.__name__, (settings,), {"__init__": _keep_given})
+    numbers = {
+        name: Annotated[hint, Parameter(converter=_whole)]
+        for name, hint in get_type_hints(settings).items()
+        if int in (hint, *get_args(hint))
+    }
+    members = {"__init__": _keep_given, "__annotations__": numbers}
+    kept = type(settings.__name__, (settings,), members)
     first, *others = inspect.signature(function).parameters.values()
     hints = {
         **get_type_hints(function, include_extras=True),
@@ -42,6 +48,11 @@ def as_command(
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__
     return command
+
+
+def _whole(_: Any, tokens: Sequence[Any]) -> int:
+    """Return a whole number; cyclopts itself would round a fraction."""
+    return int(tokens[-1].value)
 
 
 def _keep_given(self: Any, **given: Any) -> None:

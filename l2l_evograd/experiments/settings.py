@@ -79,7 +79,7 @@ def setting(
 
 
 def _split(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:
-    names = (name.strip() for name in tokens[0].value.split(","))
+    names = (name.strip() for name in tokens[-1].value.split(","))
     return tuple(name for name in names if name)
 
 

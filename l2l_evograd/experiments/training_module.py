@@ -146,7 +146,7 @@ class TrainingModule(pl.LightningModule):
         return outputs if self._precision == "32" else outputs.float()
 
     def scaled(self, loss: Tensor) -> Tensor:
-        """Return the loss to differentiate: S times the loss in float16."""
+        """Return the loss to differentiate, which is scaled in float16."""
         return loss if self.scale is None else self.scale.scaled(loss)
 
     def unscaled(self, loss: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pytest
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from l2l_evograd.experiments.options import as_command
 from l2l_evograd.experiments.settings import Names, RunSettings, setting
@@ -35,7 +35,11 @@ def some(given: Mapping[str, Any], *, out: str = "here") -> tuple[dict[str, Any]
 @pytest.fixture
 def app() -> App:
     made = App(
-        exit_on_error=False, print_error=False, result_action="return_value", name="x"
+        name="x",
+        default_parameter=Parameter(allow_repeating=True),
+        exit_on_error=False,
+        print_error=False,
+        result_action="return_value",
     )
     made.command(as_command(some, Settings), name="some")
     return made
@@ -54,7 +58,9 @@ def test_every_type_of_setting_is_an_option(app):
     assert given == {"methods": ("c", "a"), "size": 7, "rate": 1.0, "augment": True}
 
 
-@pytest.mark.parametrize("line", [["--ways", "x"], ["--nothing", "1"], ["--rate"]])
+@pytest.mark.parametrize(
+    "line", [["--ways", "x"], ["--ways=2.5"], ["--nothing", "1"], ["--rate"]]
+)
 def test_what_does_not_parse_is_an_error(line, app):
     with pytest.raises(CycloptsError):
         app(["some", *line])
@@ -67,3 +73,8 @@ def test_help_and_default_are_those_of_the_setting(app, capsys):
     assert "Methods. Choices: a, b, c. [default: a,b]" in shown
     assert "Classes. [default: 5]" in shown
     assert "Size. [default: the images' own]" in shown
+
+
+def test_the_last_of_several_values_counts(app):
+    line = ["--ways", "3", "--methods", "a", "--ways", "4", "--methods", "b,c"]
+    assert app(["some", *line])[0] == {"ways": 4, "methods": ("b", "c")}

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from rich.console import Console
 
+from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.command import run_experiment, settings_to_run
 from l2l_evograd.experiments.crossdomain.presets import with_preset
 from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
@@ -53,6 +54,16 @@ def crossdomain(
     names = [name for name in names if name]
     runs = [(given, out, resume)]
     if len(names) > 1:
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"expected each unseen domain once, got {', '.join(names)}; leave out "
+                f"the repetition"
+            )
+        if resume and not any(_resumes(resume, out / name) for name in names):
+            raise InputError(
+                f"there is no run to resume: no folder of {', '.join(names)} in {out} "
+                f"has a {SETTINGS}; leave out --resume, or --unseen for a single run"
+            )
         runs = [
             ({**given, "unseen": name}, out / name, _resumes(resume, out / name))
             for name in names

@@ -124,7 +124,10 @@ class NoisyLabelSettings(TrainingSettings):
             )
 
     def resolved(self) -> "NoisyLabelSettings":
-        """Return the settings with defaults for values of None, except image counts."""
+        """Return the settings with the defaults for what is None.
+
+        ``train_images`` and ``test_images`` stay None, which means all images.
+        """
         defaults: dict[str, Any] = dict(BUILT_IN if self.data is None else PAPER)
         if self.iterations is not None:
             del defaults["epochs"]

@@ -62,5 +62,5 @@ def weighted_loss(losses: Tensor, weights: Tensor) -> Tensor:
             f"from other values"
         )
     # The weights are divided before the product, so that λ enters the loss through one
-    # tensor. A forward difference can then take its derivative from the step itself.
+    # tensor. Guided(scheme="forward") can then reuse a derivative of the inner step.
     return (weights / total * losses).sum()

@@ -62,6 +62,22 @@ def test_several_unseen_domains_are_runs_of_their_own(small, tmp_path, capsys):
     assert "already contains a run" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--unseen", "dogs,cats,dogs"], "each unseen domain once, got dogs, cats"),
+        (["--unseen", "dogs,cats", "--resume"], "there is no run to resume: no fold"),
+    ],
+)
+def test_several_unseen_domains_that_make_no_sense_are_refused(
+    arguments, message, small, tmp_path, capsys
+):
+    assert cli.main([*small, *arguments, "--out", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_of_several_unseen_domains_the_last_is_checked_before_the_first_runs(
     tmp_path, capsys
 ):

@@ -1,7 +1,7 @@
 """Domains: labelled images in a base, a validation and a novel split.
 
 A class belongs to one split only. Images are stored as bytes and become normalised
-tensors when they are read. Stored photographs take a limited amount of memory.
+tensors when they are read. An :class:`ImageCache` limits the memory of photographs.
 """
 
 from collections.abc import Callable, Mapping, Sequence

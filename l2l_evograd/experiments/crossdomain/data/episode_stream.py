@@ -139,7 +139,7 @@ class Draws:
         self._batches = batches
 
     def __call__(self, iteration: int) -> Drawn:
-        """Return the pairs of an iteration, on the CPU."""
+        """Return the data of an iteration, on the CPU."""
         first = iteration * self._each * self._count + self._rank
         numbers = tuple(first + self._count * turn for turn in range(self._each))
         batch = None

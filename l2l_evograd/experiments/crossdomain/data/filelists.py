@@ -124,8 +124,9 @@ class ImageFiles:
     to size, and for augmentation the whole image, with a shorter side of at most twice
     the size. The published benchmark cuts its random parts from the pixels of the file.
     Here, the same is true for files within that limit. Parts of a larger file are
-    resized twice. Parts with fewer than image_size² cached pixels are less sharp:
-    about one part in five of a square image, fewer of other images.
+    resized twice: a part with fewer than image_size² cached pixels is enlarged and
+    less sharp. For a square image that is about one part in five; for other images it
+    is fewer.
 
     Args:
         listed: the file list.

@@ -109,8 +109,8 @@ def read_run(folder: Path) -> GatheredRun:
     """Return the run in a folder.
 
     Raises:
-        InputError: if there is no run, or none of its methods is finished; if the run
-            is of another command or another version, or is damaged.
+        InputError: if the folder has no run, if no method of the run is finished, if
+            another command or another version made the run, or if a file is damaged.
     """
     for name, lack in ((SETTINGS, "no run"), (RESULTS, "no results yet")):
         if not (folder / name).is_file():
@@ -196,7 +196,7 @@ def _check_results(
         bad = [number for number, run in enumerate(runs) if not _is_run(run, settings)]
         if not bad:
             return
-        wrong = f"entry {bad[0]} of its runs has other contents"
+        wrong = f"entry {bad[0]} of its runs lacks a result or has one of another type"
     raise InputError(
         f"expected {path} to contain the results that this version of crossdomain "
         f"writes, but {wrong}; repeat the run, or leave it out"

@@ -37,9 +37,9 @@ def principal_plane(features: Mapping[str, Tensor], unseen: str) -> Plane:
         unseen: the unseen domain, which does not affect the plane.
 
     Returns:
-        The plane, with the seen domains' mean at the origin. The weight of each axis
-        that is largest in absolute value is positive, so the same features always give
-        the same points.
+        The plane, with the seen domains' mean at the origin. The sign of
+        each axis is chosen such that its largest weight is positive. The same features
+        therefore always give the same points.
 
     Raises:
         InputError: for features of another shape, or if there is no seen or no unseen

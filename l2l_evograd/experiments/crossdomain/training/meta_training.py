@@ -203,7 +203,7 @@ class MetaTraining(ReadingModule):
         """Run one iteration and return the loss on the pseudo-seen episodes."""
         base, *hyper = self.plain_optimizers()
         # Only Algorithm 1 moves the weights before it draws its population, as in the
-        # paper's code. Several pairs share one step, which is then the last.
+        # paper's code. If there are several pairs, the weights move once, at the end.
         evolves = self.method.update == "evolution"
         early = evolves and len(self.drawn.pairs) == 1
 

@@ -1,4 +1,4 @@
-"""The base class of trainings that get their data from worker processes."""
+"""The base class of trainings that can read their data ahead in worker processes."""
 
 from collections.abc import Callable
 from typing import Any

@@ -175,7 +175,7 @@ def test_a_damaged_file_is_refused(tmp_path):
         ({"domains": {"seen": [1]}}, "seen domains are not a list of names"),
         ({"runs": []}, "it has no runs"),
         ({"runs": {}}, "it has no runs"),
-        ({"runs": [7]}, "entry 0 of its runs has other contents"),
+        ({"runs": [7]}, "entry 0 of its runs lacks a result"),
     ],
 )
 def test_results_of_another_version_are_refused(
@@ -205,5 +205,5 @@ def test_an_entry_with_another_figure_is_refused(name: str, value: Any, tmp_path
     runs = json.loads((tmp_path / "results.json").read_text())["runs"]
     runs[1][name] = value
     edit(tmp_path / "results.json", runs=runs)
-    with pytest.raises(InputError, match="entry 1 of its runs has other contents"):
+    with pytest.raises(InputError, match="entry 1 of its runs lacks a result"):
         read_run(tmp_path)
