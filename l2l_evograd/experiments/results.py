@@ -1,5 +1,6 @@
 """The results of a run, for each method and seed."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -70,3 +71,8 @@ class RunResults:
 def deviation(values: Sequence[float]) -> float:
     """Return the standard deviation of a sample; 0 for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def half_interval(values: Sequence[float]) -> float:
+    """Return half the width of the 95 % interval of a mean, 1.96 sd/√n."""
+    return 1.96 * deviation(values) / math.sqrt(len(values))

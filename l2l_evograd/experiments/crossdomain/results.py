@@ -1,11 +1,10 @@
 """The results of a cross-domain run, and their summary."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from l2l_evograd.experiments.results import RunResults, deviation
+from l2l_evograd.experiments.results import RunResults, deviation, half_interval
 
 
 class CrossDomainResults(RunResults):
@@ -41,11 +40,11 @@ class CrossDomainResults(RunResults):
                     "method": method,
                     "seeds": len(runs),
                     "accuracy": fmean(episodes),
-                    "interval": _interval(episodes),
+                    "interval": half_interval(episodes),
                     "seed_mean": fmean(means),
                     "seed_sd": deviation(means),
                     "gain": fmean(gains) if gains else None,
-                    "gain_interval": _interval(gains) if gains else None,
+                    "gain_interval": half_interval(gains) if gains else None,
                     "gain_sd": deviation(seed_gains) if gains else None,
                     "seconds_per_iteration": fmean(
                         [run["seconds_per_iteration"] for run in runs]
@@ -59,7 +58,3 @@ class CrossDomainResults(RunResults):
 def _differences(run: Mapping[str, Any], other: Mapping[str, Any]) -> list[float]:
     pairs = zip(run["accuracies"], other["accuracies"], strict=True)
     return [own - theirs for own, theirs in pairs]
-
-
-def _interval(values: Sequence[float]) -> float:
-    return 1.96 * deviation(values) / math.sqrt(len(values))

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from l2l_evograd.experiments.crossdomain.networks.backbones import Backbone
 from l2l_evograd.experiments.crossdomain.networks.features import (
-    class_means,
     embedded_width,
 )
 from l2l_evograd.experiments.crossdomain.networks.gnn import GraphNet
@@ -21,21 +20,6 @@ from l2l_evograd.experiments.crossdomain.networks.relationnet import (
 
 if TYPE_CHECKING:  # this import would import learn2learn
     from l2l_evograd.experiments.crossdomain.data.episodes import Episode
-
-__all__ = [
-    "HEADS",
-    "FewShotModel",
-    "GraphNet",
-    "MatchingNet",
-    "ProtoNet",
-    "RelationNet",
-    "RelationNetMSE",
-    "class_means",
-    "few_shot_accuracy",
-    "few_shot_loss",
-    "make_head",
-    "score_loss",
-]
 
 HEADS = ("protonet", "relationnet", "relationnet-mse", "matchingnet", "gnn")
 

@@ -6,7 +6,6 @@ split, and one call of the head for each episode.
 """
 
 import contextlib
-import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from l2l_evograd.experiments.crossdomain.networks.heads import (
     FewShotModel,
     few_shot_accuracy,
 )
+from l2l_evograd.experiments.results import half_interval
 
 
 class Accuracy(NamedTuple):
@@ -148,6 +148,5 @@ def episode_accuracies(
 
 def summarise(accuracies: Sequence[float]) -> Accuracy:
     """Return the mean and 95 % interval, 1.96 sd/√n, of at least two accuracies."""
-    count = len(accuracies)
-    interval = 1.96 * statistics.stdev(accuracies) / math.sqrt(count)
-    return Accuracy(statistics.fmean(accuracies), interval, count)
+    mean, count = statistics.fmean(accuracies), len(accuracies)
+    return Accuracy(mean, half_interval(accuracies), count)
