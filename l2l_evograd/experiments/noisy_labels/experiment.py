@@ -6,6 +6,7 @@ batches, with the same wrong labels and the same shifts of the images.
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -111,8 +112,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
 
     def announce(self) -> None:
         """Print what the run is going to do."""
-        settings, split = self.settings, self.split(self.settings.seed)
-        about = self._about()
+        settings, about = self.settings, self._about
         width = "" if settings.width == 1 else f", width {settings.width}"
         length = (
             f"{settings.epochs} epochs"
@@ -123,7 +123,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             f"Noisy labels, {self.source.name}, {len(self.source.classes)} classes: "
             f"{about['train']} training images, {about['wrong_labels']} of them "
             f"with a wrong label ({settings.noise} {settings.noise_rate:.0%}), "
-            f"{len(split.meta)} clean meta images, {about['test']} test images",
+            f"{about['meta']} clean meta images, {about['test']} test images",
             f"{settings.network}{width}, {length} on {settings.device}; results in "
             f"{self.out}",
         ):
@@ -131,7 +131,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
 
     def results(self) -> RunResults:
         """Return the results that are in the folder so far."""
-        return NoisyLabelResults(self.out, self.settings, {"data": self._about()})
+        return NoisyLabelResults(self.out, self.settings, {"data": self._about})
 
     def start(self, seed: int) -> Start:
         """Return the untrained network and the images of a seed."""
@@ -148,8 +148,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
 
     def draw(self, results: RunResults) -> None:
         """Draw the pictures of accuracies, weights and samples."""
-        split = self.split(self.settings.seed)
-        per_epoch = max(1, len(split.train) // self.settings.batch_size)
+        per_epoch = max(1, self._about["train"] // self.settings.batch_size)
         draw_accuracy(results, per_epoch, self._title, self.out / folder.ACCURACY)
         draw_weights(results, self.out / folder.WEIGHTS)
         draw_samples(results, self.out / folder.SAMPLES)
@@ -167,6 +166,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             title += f", long tail {settings.imbalance:g}"
         return title
 
+    @cached_property
     def _about(self) -> dict[str, Any]:
         """Return a description of the data."""
         split = self.split(self.settings.seed)
@@ -179,6 +179,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             "test": self.settings.test_images or len(self.source.test),
         }
 
+    @cached_property
     def _test_set(self) -> LabelledImages:
         """Return the test images, which are the same for all seeds."""
         count = self.settings.test_images
@@ -203,7 +204,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             lr=settings.lr,
             meta_lr=settings.meta_lr,
             augment=ShiftAndMirror(self.source.shift, self.source.mirrored),
-            test=self._test_set(),
+            test=self._test_set,
             precision=settings.precision,
             seed=seed,
         )

@@ -130,8 +130,8 @@ def test_the_images_of_the_meta_set_are_not_trained_on(tmp_path):
 def test_fewer_test_images_are_the_same_for_every_seed(tmp_path):
     experiment = tiny_experiment(tmp_path, test_images=7, seed=3)
     other = tiny_experiment(tmp_path, test_images=7)
-    assert len(experiment._test_set()) == 7
-    assert torch.equal(experiment._test_set().images, other._test_set().images)
+    assert len(experiment._test_set) == 7
+    assert torch.equal(experiment._test_set.images, other._test_set.images)
 
 
 @pytest.mark.parametrize(

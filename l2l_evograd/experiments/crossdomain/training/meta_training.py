@@ -313,6 +313,8 @@ def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 def _mean(several: Sequence[Gradients]) -> Gradients:
     """Return the mean of several gradients; None counts as 0."""
     total = several[0]
+    if len(several) == 1:
+        return total
     for gradients in several[1:]:
         total = list(map(_sum, total, gradients))
     return [None if grad is None else grad / len(several) for grad in total]
