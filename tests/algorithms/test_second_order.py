@@ -6,6 +6,7 @@ import learn2learn as l2l
 import pytest
 import torch
 from by_hand import ByHand, largest_gap, meta_gradients
+from marked import FusedSquare
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -137,20 +138,6 @@ def test_every_estimator_goes_through_fused_kernels(make, estimator):
     learner.adapt((lam.exp() * losses).mean())
     F.cross_entropy(learner(x), y).backward()
     assert lam.grad.abs().sum() > 0 and lam.grad.isfinite().all()
-
-
-class FusedSquare(torch.autograd.Function):
-    """Stands for a kernel of cuDNN: x², once differentiable."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x * x
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        return 2 * ctx.saved_tensors[0] * grad
 
 
 class OnCudnn(nn.Module):

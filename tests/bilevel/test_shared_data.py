@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from populations import steps
 from several_processes import in_processes
 from torch import nn
 
@@ -50,22 +51,16 @@ def train(method, base_step, shares, group=None):
     base = torch.optim.SGD([*model.parameters(), offset], lr=0.1, momentum=0.9)
     hyper = torch.optim.Adam([weights, temperature], lr=0.1)
     generator = torch.Generator().manual_seed(9 + shares[0])
-    found = []
-    for _ in range(STEPS):
-        step = bilevel_step(
-            model,
-            inner,
-            outer,
-            base,
-            hyper,
-            update=update,
-            estimator=estimator,
-            base_step=base_step,
-            generator=generator,
-            process_group=group,
-            allow_unused=True,
-        )
-        found += [step.inner_loss, step.outer_loss, *step.hypergradient]
+    found = steps(
+        STEPS,
+        *(model, inner, outer, base, hyper),
+        update=update,
+        estimator=estimator,
+        base_step=base_step,
+        generator=generator,
+        process_group=group,
+        allow_unused=True,
+    )
     return [*found, *model.parameters(), offset, weights, temperature]
 
 

@@ -1,23 +1,9 @@
-from dataclasses import dataclass
-from typing import ClassVar
-
 import pytest
+from few_settings import Settings
 
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.command import interruptible, settings_to_run
 from l2l_evograd.experiments.folder import make_folder
-from l2l_evograd.experiments.settings import Names, RunSettings, setting
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(RunSettings):
-    """A few settings."""
-
-    command: ClassVar[str] = "some"
-
-    methods: Names = setting(("a", "b"), "Methods.", choices="ab")
-    ways: int = setting(2, "Ways.", least=2)
-    workers: int = setting(0, "Workers.", may_change=True)
 
 
 def settings(out, given=None, resume=False, overwrite=False):

@@ -1,21 +1,7 @@
-from dataclasses import dataclass
-from typing import ClassVar
-
 import pytest
+from few_settings import Settings
 
 from l2l_evograd.experiments.results import RunResults, deviation
-from l2l_evograd.experiments.settings import Names, RunSettings, setting
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings(RunSettings):
-    """A few settings."""
-
-    command: ClassVar[str] = "some"
-
-    methods: Names = setting(("a", "b"), "Methods.", choices="ab")
-    ways: int = setting(2, "Ways.", least=2)
-    workers: int = setting(0, "Workers.", may_change=True)
 
 
 def test_results_know_what_is_there_and_ask_for_a_summary(tmp_path):

@@ -3,7 +3,17 @@
 import pytest
 import torch
 from reference import weights
-from siblings import X, Y, hold, mlp, mse, named_variants, plain_variants
+from siblings import (
+    X,
+    Y,
+    adapted_twice,
+    hold,
+    mlp,
+    mse,
+    named_variants,
+    plain_variants,
+    weighted_twice,
+)
 from torch import nn
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -153,11 +163,7 @@ builds = pytest.mark.parametrize("kind", [*ON_GRADIENTS, *ON_VALUES])
 @builds
 def test_hooks_in_the_module(kind, variant):
     def program(make):
-        model = (ON_GRADIENTS | ON_VALUES)[kind]()
-        learner = make(model).clone()
-        for _ in range(2):
-            learner.adapt(mse(learner(X[:6]), Y[:6]))
-        return mse(learner(X[6:]), Y[6:]), list(model.parameters())
+        return adapted_twice(make, (ON_GRADIENTS | ON_VALUES)[kind]())
 
     hold(program, variant)
 
@@ -166,13 +172,7 @@ def test_hooks_in_the_module(kind, variant):
 @builds
 def test_hooks_in_the_module_with_a_hyperparameter(kind, variant):
     def program(make):
-        model = (ON_GRADIENTS | ON_VALUES)[kind]()
-        lam = torch.full((6,), 0.3, requires_grad=True)
-        learner = make(model, hyperparameters=lam).clone()
-        for _ in range(2):
-            losses = (learner(X[:6]) - Y[:6]).square().mean(1)
-            learner.adapt((lam * losses).mean())
-        return mse(learner(X[6:]), Y[6:]), [lam]
+        return weighted_twice(make, (ON_GRADIENTS | ON_VALUES)[kind]())
 
     equal = hold(program, variant)
     # Hooks on values are part of what happened; nothing stands against repeating it.
@@ -228,9 +228,6 @@ def test_hooks_on_the_original_weights_act_on_the_meta_gradient(variant):
         model = mlp()
         for p in model.parameters():
             p.register_hook(clipped)
-        learner = make(model).clone()
-        for _ in range(2):
-            learner.adapt(mse(learner(X[:6]), Y[:6]))
-        return mse(learner(X[6:]), Y[6:]), list(model.parameters())
+        return adapted_twice(make, model)
 
     hold(program, variant)

@@ -5,7 +5,16 @@ import random
 
 import pytest
 import torch
-from siblings import X, Y, hold, mse, named_variants, plain_variants
+from siblings import (
+    X,
+    Y,
+    adapted_twice,
+    hold,
+    mse,
+    named_variants,
+    plain_variants,
+    weighted_twice,
+)
 from torch import nn
 
 from l2l_evograd import Exact, Guided, hypergradient
@@ -93,11 +102,7 @@ draws = pytest.mark.parametrize("draw", SOURCES, ids=lambda draw: draw.__name__)
 @draws
 def test_the_draw_of_the_step_is_the_one_that_counts(draw, variant):
     def program(make):
-        model = Net(draw, SOURCES[draw]())
-        learner = make(model).clone()
-        for _ in range(2):
-            learner.adapt(mse(learner(X[:6]), Y[:6]))
-        return mse(learner(X[6:]), Y[6:]), list(model.parameters())
+        return adapted_twice(make, Net(draw, SOURCES[draw]()))
 
     hold(program, variant)
 
@@ -106,13 +111,7 @@ def test_the_draw_of_the_step_is_the_one_that_counts(draw, variant):
 @draws
 def test_with_sample_weights(draw, variant):
     def program(make):
-        model = Net(draw, SOURCES[draw]())
-        lam = torch.full((6,), 0.3, requires_grad=True)
-        learner = make(model, hyperparameters=lam).clone()
-        for _ in range(2):
-            losses = (learner(X[:6]) - Y[:6]).square().mean(1)
-            learner.adapt((lam * losses).mean())
-        return mse(learner(X[6:]), Y[6:]), [lam]
+        return weighted_twice(make, Net(draw, SOURCES[draw]()))
 
     hold(program, variant)
 

@@ -11,6 +11,7 @@ import weakref
 import pytest
 import torch
 from learn2learn.algorithms import MAML
+from learn2learn_model import small_model
 from torch import nn
 
 from l2l_evograd import EvoGradMetaOptimizer
@@ -18,20 +19,6 @@ from l2l_evograd import EvoGradMetaOptimizer
 pytestmark = pytest.mark.usefixtures("float64")
 algorithms = pytest.mark.parametrize("algorithm", [MAML, EvoGradMetaOptimizer])
 orders = pytest.mark.parametrize("first_order", [False, True])
-
-
-def small_model():
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(10, 20),
-        nn.ReLU(),
-        nn.Linear(20, 20),
-        nn.Sigmoid(),
-        nn.Linear(20, 20),
-        nn.Softmax(dim=1),
-    )
-    model.register_buffer("constant", torch.zeros(1, 2, 3, 4))
-    return model, torch.randn(7, 10)
 
 
 def norms(module, every=1):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from learn2learn.algorithms import MetaSGD
+from learn2learn_model import small_model
 from torch import nn
 
 from l2l_evograd import EvoGradMetaOptimizer
@@ -21,17 +22,8 @@ orders = pytest.mark.parametrize("first_order", [False, True])
 
 
 def problem(algorithm, first_order=False):
-    torch.manual_seed(0)
-    model = nn.Sequential(
-        nn.Linear(10, 20),
-        nn.ReLU(),
-        nn.Linear(20, 20),
-        nn.Sigmoid(),
-        nn.Linear(20, 20),
-        nn.Softmax(dim=1),
-    )
-    model.register_buffer("constant", torch.zeros(1, 2, 3, 4))
-    return algorithm(model, lr=LR, first_order=first_order), torch.randn(7, 10)
+    model, x = small_model()
+    return algorithm(model, lr=LR, first_order=first_order), x
 
 
 @algorithms

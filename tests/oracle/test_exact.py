@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 import torch
 from naive import algorithm_one
-from problems import PROBLEMS, Problem, hyperparameters_inside, quadratic, smooth_mlp
+from problems import (
+    PROBLEMS,
+    Problem,
+    hyperparameters_inside,
+    quadratic,
+    smooth_mlp,
+    unrolled,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from untouched import untouched
@@ -33,17 +40,6 @@ def exact(problem: Problem, **settings: Any) -> list[Tensor]:
         problem.hyperparameters,
         problem.lr,
         **settings,
-    )
-
-
-def unrolled(problem: Problem, steps: int = 1) -> Unrolled:
-    return Unrolled(
-        problem.model,
-        problem.inner_loss,
-        problem.outer_loss,
-        problem.hyperparameters,
-        problem.lr,
-        steps,
     )
 
 

@@ -6,27 +6,14 @@ import pytest
 import torch
 from problems import (
     PROBLEMS,
-    Problem,
     hyperparameters_inside,
     quadratic,
     quadratic_with_direct_term,
     smooth_mlp,
+    unrolled,
 )
 from torch import Tensor, nn
 from untouched import untouched
-
-from l2l_evograd.oracle.unrolled import Unrolled
-
-
-def unrolled(problem: Problem, steps: int = 1) -> Unrolled:
-    return Unrolled(
-        problem.model,
-        problem.inner_loss,
-        problem.outer_loss,
-        problem.hyperparameters,
-        problem.lr,
-        steps,
-    )
 
 
 def test_moved_hyperparameters_come_back_after_an_exception() -> None:

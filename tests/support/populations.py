@@ -22,6 +22,15 @@ def network(noisy):
     return model
 
 
+def steps(count, *problem, **settings):
+    """Return the losses and the hypergradients of several bilevel steps."""
+    found = []
+    for _ in range(count):
+        step = bilevel_step(*problem, **settings)
+        found += [step.inner_loss, step.outer_loss, *step.hypergradient]
+    return found
+
+
 def learn_online(update, estimator, seed, base_step, shares=(0,), group=None):
     """Return all that two steps on the mean over ``shares`` of the data give."""
     x, meta = numbers(2, SAMPLES, 3), numbers(2, SAMPLES, 3, seed=8)
@@ -44,22 +53,16 @@ def learn_online(update, estimator, seed, base_step, shares=(0,), group=None):
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     hyper = torch.optim.SGD([weights, temperature], lr=10.0)
     generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(2):
-        step = bilevel_step(
-            model,
-            inner,
-            outer,
-            base,
-            hyper,
-            update=update,
-            estimator=estimator,
-            base_step=base_step,
-            generator=generator,
-            process_group=group,
-            allow_unused=True,
-        )
-        found += [step.inner_loss, step.outer_loss, *step.hypergradient]
+    found = steps(
+        2,
+        *(model, inner, outer, base, hyper),
+        update=update,
+        estimator=estimator,
+        base_step=base_step,
+        generator=generator,
+        process_group=group,
+        allow_unused=True,
+    )
     return [*found, *model.parameters(), *model.buffers(), weights, temperature]
 
 

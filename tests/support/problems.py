@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from l2l_evograd.oracle.unrolled import Unrolled
+
 Loss = Callable[[nn.Module], Tensor]
 
 
@@ -244,3 +246,14 @@ def _double(build: Callable[[], nn.Module]) -> nn.Module:
 
 def _network(activation: nn.Module) -> nn.Module:
     return _double(lambda: nn.Sequential(nn.Linear(5, 8), activation, nn.Linear(8, 3)))
+
+
+def unrolled(problem: Problem, steps: int = 1) -> Unrolled:
+    return Unrolled(
+        problem.model,
+        problem.inner_loss,
+        problem.outer_loss,
+        problem.hyperparameters,
+        problem.lr,
+        steps,
+    )

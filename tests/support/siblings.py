@@ -104,3 +104,21 @@ def _run(program, algorithm, variant, args):
 
 def _make(algorithm, settings, model, **given):
     return algorithm(model, **{"lr": LR, **settings, **given})
+
+
+def adapted_twice(make, model):
+    """Two steps on the mean loss, and the weights to differentiate the result by."""
+    learner = make(model).clone()
+    for _ in range(2):
+        learner.adapt(mse(learner(X[:6]), Y[:6]))
+    return mse(learner(X[6:]), Y[6:]), list(model.parameters())
+
+
+def weighted_twice(make, model):
+    """Two steps on a loss with sample weights, and these weights."""
+    lam = torch.full((6,), 0.3, requires_grad=True)
+    learner = make(model, hyperparameters=lam).clone()
+    for _ in range(2):
+        losses = (learner(X[:6]) - Y[:6]).square().mean(1)
+        learner.adapt((lam * losses).mean())
+    return mse(learner(X[6:]), Y[6:]), [lam]

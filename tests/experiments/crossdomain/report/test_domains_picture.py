@@ -1,17 +1,6 @@
-from pathlib import Path
-
-from consoles import silent_console
 from PIL import Image
+from reports import ONE, text_of
 from written import written_run
-
-from l2l_evograd.experiments.crossdomain.report.command import report
-
-ONE = {(0, "none"): [0.5, 0.7, 0.6], (0, "lft-evograd"): [0.6, 0.9, 0.7]}
-
-
-def text_of(folders: list[Path], to: Path) -> str:
-    report(folders, to=to, console=silent_console())
-    return (to / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_picture_shows_every_comparison(tmp_path):
