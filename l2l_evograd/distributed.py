@@ -102,7 +102,7 @@ class Processes:
         own = torch.stack(list(values))
         if self.group is None:
             return own
-        message = own.new_zeros(count)
+        message = own.new_zeros(count, *own.shape[1:])
         message[self.rank :: self.count] = own[: len(self.share(count))]
         distributed.all_reduce(message, group=self.group)
         return message

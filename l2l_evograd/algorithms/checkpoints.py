@@ -4,7 +4,7 @@ from typing import Any
 
 from l2l_evograd.replay.autograd_graph import hands_out_saved_tensors
 from l2l_evograd.replay.tensor import tensors_in
-from l2l_evograd.updates.inner_step import Checks
+from l2l_evograd.updates.inner_step import History
 
 
 class Checkpoints:
@@ -16,7 +16,7 @@ class Checkpoints:
     """
 
     def __init__(self) -> None:
-        self._looks = Checks("first")
+        self._looks = History("first")
         self._found = False
 
     def behind(self, outputs: Any) -> bool:

@@ -8,13 +8,15 @@ that are looked up in the model. learn2learn itself is not imported.
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from l2l_evograd.algorithms.checkpoints import Checkpoints
+from l2l_evograd.algorithms.meta_batch import adapt_tasks
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
@@ -48,7 +50,7 @@ from l2l_evograd.seeds import default_generator, draw_seed
 from l2l_evograd.updates.adjoint import Gate
 from l2l_evograd.updates.inner_step import (
     MEMORY_LIMIT,
-    Checks,
+    History,
     Keeping,
     inner_step,
     make_update,
@@ -176,7 +178,7 @@ class EvoGradMetaOptimizer(nn.Module):
                 f"{type(generator).__name__}"
             )
         self.generator = default_generator() if generator is None else generator
-        self._checks = Checks(check)
+        self._history = History(check)
         self._keeping = Keeping(memory, memory_limit)
         self._checkpoints = Checkpoints()
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
@@ -262,10 +264,14 @@ class EvoGradMetaOptimizer(nn.Module):
             )
         if self._normalizes:
             renew_statistics(self.module)
-        if not self._twice:
+        with self._kernels():
             return self._call(args, kwargs)
-        with TwiceDifferentiable(self._recurrent):
-            return self._call(args, kwargs)
+
+    def _kernels(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context with kernels that have the derivatives that are needed."""
+        if self._twice:
+            return TwiceDifferentiable(self._recurrent)
+        return contextlib.nullcontext()
 
     def _call(self, args: Any, kwargs: dict[str, Any]) -> Any:
         outputs = self._recorded(args, kwargs)
@@ -313,41 +319,106 @@ class EvoGradMetaOptimizer(nn.Module):
                 "original; call learner = meta.clone() first"
             )
         if callable(loss) and not isinstance(loss, Tensor):
-            with self._recording():
+            with self._recording(buffers_of(self.module)):
                 loss = loss(self)
         params = self._weights()
         stays = self._checkpoints.behind(loss)
-        allow_unused = self.allow_unused if allow_unused is None else allow_unused
-        stepped = inner_step(
-            self._update,
+        moved = self._moved(
             Situation(
                 value=loss,
                 params=params,
                 names=self._names,
                 lr=matched(self.lr, self._names, params),
-                hyperparameters=self._references.tensors,
                 first_order=self.first_order if first_order is None else first_order,
-                allow_unused=allow_unused,
-                again=self._again,
-                insist=self._keeping.insist,
-                check=self._records and self._checks.due(),
+                allow_unused=self.allow_unused
+                if allow_unused is None
+                else allow_unused,
                 seed=draw_seed(self.generator) if self._update.estimator.random else 0,
-                gate=self._gate,
-            ),
+            )
         )
-        self._check_reached(stepped.reached, allow_unused)
-        self._keeping.note(stepped)
-        self._has_moved = True
-        self._decide()
         with ordinary_functions():
-            after = [
-                self._begun(p) if self._records else plain(p) for p in stepped.params
-            ]
+            after = [self._begun(p) if self._records else plain(p) for p in moved]
             new = {id(p): a for p, a in zip(params, after, strict=True)}
             if stays:
                 self.module = copy_structure(self.module, new)
             else:
                 exchange(self.module, new)
+
+    def _moved(self, now: Situation) -> list[Tensor]:
+        """Make an inner step with this learner's settings; return the new weights."""
+        stepped = inner_step(
+            self._update,
+            replace(
+                now,
+                hyperparameters=self._references.tensors,
+                again=self._again,
+                insist=self._keeping.insist,
+                keep=self._keeping.keeps,
+                check=self._records and self._history.due(),
+                gate=self._gate,
+            ),
+        )
+        self._check_reached(stepped.reached, now.allow_unused)
+        self._keeping.note(stepped)
+        self._history.note(stepped)
+        self._has_moved = True
+        self._decide()
+        return stepped.params
+
+    def task_losses(
+        self,
+        loss: Callable[[Any, Tensor], Tensor],
+        support: tuple[Tensor, Tensor],
+        query: tuple[Tensor, Tensor],
+        steps: int = 1,
+        chunk_size: int | None = None,
+    ) -> Tensor:
+        """Return the query losses of a meta-batch, all tasks computed at once.
+
+        For each task this is ``learner = meta.clone()``, ``steps`` times
+        ``learner.adapt(loss(learner(x), y))`` on the support, and
+        ``loss(learner(x), y)`` on the query. ``task_losses(...).mean().backward()``
+        fills ``.grad``, as after that loop.
+
+        Each task has its own weights, random numbers and buffers: batch normalisation
+        uses the statistics of the task. Estimators work on each task; their
+        perturbations are those of the loop. The model's buffers are not changed.
+
+        Args:
+            loss: scalar loss of one task's outputs and labels.
+            support: inputs and labels of the inner steps, each with a leading task
+                axis, such as shapes (tasks, ways · shots, ...) and
+                (tasks, ways · shots).
+            query: inputs and labels of the outer loss, in the same form.
+            steps: inner steps for each task.
+            chunk_size: tasks that are computed at once, to limit the memory of a
+                single operation. None: all.
+
+        Returns:
+            The query losses, shape (tasks,), on the autograd graph of the model's
+            parameters and of λ.
+
+        Raises:
+            TypeError: if support or query is not a pair of tensors with a task axis,
+                such as a list of tasks of unequal size.
+            ValueError: for different numbers of tasks, for a loss that is not a finite
+                scalar, or that does not use some of the adapted parameters or
+                hyperparameters.
+            RuntimeError: if the model or the loss cannot be computed for all tasks at
+                once: if it reads values as Python numbers, keeps tensors of a call in
+                its attributes, draws random numbers with Python or NumPy, or uses an
+                operation that ``torch.func.vmap`` does not support.
+
+        Cost:
+            The arithmetic of the loop in a few large operations. The graphs of all
+            tasks exist at the same time.
+        """
+
+        def of_task(model: nn.Module, inputs: Tensor, labels: Tensor) -> Any:
+            outputs = model(inputs)
+            return loss(outputs, labels), outputs
+
+        return adapt_tasks(self, of_task, of_task, support, query, steps, chunk_size)[0]
 
     def _decide(self) -> None:
         """Decide whether later calls are recorded and later steps computed again."""
@@ -355,13 +426,20 @@ class EvoGradMetaOptimizer(nn.Module):
         self._twice = exact or not self.first_order
         self._again = self._twice and self._keeping.again
         self._records = needs_a_record(
-            self._update, self._references.tensors, self._again
+            self._update,
+            self._references.tensors,
+            self.first_order,
+            self._keeping,
+            self._history,
         )
 
-    def _recording(self) -> contextlib.AbstractContextManager[Any]:
-        if self._records:
-            return Recording(buffers_of(self.module))
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def _recording(self, buffers: Iterable[Tensor]) -> Iterator[None]:
+        """Record the body if this learner's inner losses have to be recorded."""
+        with contextlib.ExitStack() as stack:
+            if self._records:
+                stack.enter_context(Recording(buffers))
+            yield
 
     @property
     def _follows(self) -> bool:

@@ -21,7 +21,7 @@ from l2l_evograd.replay.inner_loss import gradient
 from l2l_evograd.replay.program import LostHistory, Program
 from l2l_evograd.replay.tensor import plain
 from l2l_evograd.seeds import draw_seed
-from l2l_evograd.updates.inner_step import Checks, Update, inner_step, make_update
+from l2l_evograd.updates.inner_step import History, Update, inner_step, make_update
 from l2l_evograd.updates.situation import Situation
 
 if TYPE_CHECKING:  # some builds of torch lack it
@@ -185,6 +185,7 @@ def compute(
             inner_loss, record=True, twice=rule.estimator.exact, mark=keep
         )
         shared = _part_behind(value, problem) if keep else None
+        history = History.of(check, inner_loss, problem.identity)
         stepped = inner_step(
             rule,
             Situation(
@@ -195,7 +196,7 @@ def compute(
                 hyperparameters=problem.hyperparameters,
                 first_order=True,
                 allow_unused=allow_unused,
-                check=Checks.of(check, inner_loss, problem.identity).due(),
+                check=history.due(),
                 seed=processes.common(
                     _seed(generator, rule.estimator), _device(problem)
                 ),

@@ -17,7 +17,7 @@ from l2l_evograd.updates.adjoint import Gate
 from l2l_evograd.updates.evolution import Evolution
 from l2l_evograd.updates.inner_step import (
     MEMORY_LIMIT,
-    Checks,
+    History,
     Keeping,
     inner_step,
     make_update,
@@ -126,11 +126,13 @@ def hypergradient(
     with torch.enable_grad():
         for position, loss in enumerate(losses):
             # The curvature of the first step only affects the gradient of the initial
-            # weights, which is not wanted. Exact uses autograd's graph as it is.
-            dropped = first_order or (position == 0 and not rule.estimator.exact)
+            # weights, which is not wanted.
+            dropped = first_order or position == 0
             twice = rule.estimator.exact or not dropped
-            again = twice and keeping.again
-            recorded = needs_a_record(rule, problem.hyperparameters, again)
+            history = History.of(check, loss, problem.identity)
+            recorded = needs_a_record(
+                rule, problem.hyperparameters, dropped, keeping, history
+            )
             value = problem.inner(loss, recorded, twice)
             stepped = inner_step(
                 rule,
@@ -142,9 +144,10 @@ def hypergradient(
                     hyperparameters=problem.hyperparameters,
                     first_order=dropped,
                     allow_unused=allow_unused,
-                    again=again,
+                    again=twice and keeping.again,
                     insist=keeping.insist,
-                    check=recorded and Checks.of(check, loss, problem.identity).due(),
+                    keep=keeping.keeps,
+                    check=recorded and history.due(),
                     seed=draw_seed(generator)
                     if generator and rule.estimator.random
                     else 0,
@@ -154,6 +157,7 @@ def hypergradient(
             pairs = zip(reached, stepped.reached, strict=True)
             reached = [a or b for a, b in pairs]
             keeping.note(stepped)
+            history.note(stepped)
             problem.values = stepped.params
             first = plain(value).detach() if first is None else first
             del value, stepped

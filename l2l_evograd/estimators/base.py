@@ -20,16 +20,21 @@ class Question:
         params: θ, detached.
         direction: v.
         wanted: positions of λ among the inputs of ``loss``.
-        seed: seed of the perturbations, for estimators that draw any.
+        seed: seed of the perturbations, for estimators that draw any; one for each
+            task if ``per_task``.
         known: ∂ℓ/∂λ at θ for the wanted inputs, if the caller already has it.
+        per_task: whether ``params`` and ``direction`` have a leading task axis and
+            ``loss`` returns one loss per task. Then D is the sum over the tasks, and
+            each task has its own step length or perturbations.
     """
 
     loss: InnerLoss
     params: Sequence[Tensor]
     direction: Sequence[Tensor]
     wanted: Sequence[int]
-    seed: int = 0
+    seed: int | Sequence[int] = 0
     known: Sequence[Tensor] | None = None
+    per_task: bool = False
 
 
 class Estimator(ABC):
@@ -54,6 +59,29 @@ class Estimator(ABC):
         """Return ∂D/∂λ, one tensor for each wanted input."""
 
 
+def spread(scale: Tensor, tensor: Tensor) -> Tensor:
+    """Return ``scale``, shape () or (tasks,), so that it multiplies ``tensor``."""
+    scale = scale.to(tensor.device, tensor.dtype.to_real())
+    return scale.reshape(scale.shape + (1,) * (tensor.dim() - scale.dim()))
+
+
+def lengths(tensors: Sequence[Tensor], per_task: bool = False) -> Tensor:
+    """Return the Euclidean norm of all tensors together, on the first one's device.
+
+    Args:
+        tensors: the tensors.
+        per_task: whether they have a leading task axis. If so, the result has one norm
+            for each task, shape (tasks,).
+    """
+    if per_task:
+        norms = [torch.linalg.vector_norm(t.flatten(1), dim=1) for t in tensors]
+    else:
+        norms = list(torch._foreach_norm(list(tensors)))
+    first = norms[0]
+    together = torch.stack([norm.to(first.device, first.dtype) for norm in norms])
+    return torch.linalg.vector_norm(together, dim=0)
+
+
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     """Return Σ_i left_i · right_i over two lists of tensors, as a real scalar."""
     terms = [
@@ -66,6 +94,6 @@ def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 def add_scaled(
     totals: Sequence[Tensor], terms: Sequence[Tensor], scale: Tensor
 ) -> None:
-    """Add ``scale * terms`` to ``totals`` in place."""
+    """Add ``scale * terms`` to ``totals`` in place; one scale, or one per task."""
     for total, term in zip(totals, terms, strict=True):
-        total.add_(term * scale.to(term.device, term.dtype.to_real()))
+        total.add_(term * spread(scale, term))

@@ -10,7 +10,12 @@ from torch import Tensor
 from l2l_evograd.checks import check_choice, check_positive
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators.base import Estimator, Question, add_scaled
-from l2l_evograd.estimators.perturbations import FAMILIES, SAMPLINGS, Perturbations
+from l2l_evograd.estimators.perturbations import (
+    FAMILIES,
+    SAMPLINGS,
+    Perturbations,
+    PerturbationsOfTasks,
+)
 
 if TYPE_CHECKING:  # some builds of torch lack it
     from torch.distributed import ProcessGroup
@@ -98,11 +103,23 @@ class EvoGrad(Estimator):
         """The processes that split the candidates among themselves."""
         return Processes(self.process_group)
 
-    def perturbations(self, params: Sequence[Tensor], seed: int) -> Perturbations:
+    def perturbations(
+        self, params: Sequence[Tensor], seed: int | Sequence[int]
+    ) -> Perturbations | PerturbationsOfTasks:
         """Return the population's perturbations of ``params``, equal in all processes.
 
-        Cost: one message of one number if there are several processes.
+        Args:
+            params: the weights; with a leading task axis if there are several seeds.
+            seed: a seed, or one for each task.
+
+        Cost: one message of one number for each seed if there are several processes.
         """
+        if not isinstance(seed, int):
+            alone = [param[0] for param in params]
+            return PerturbationsOfTasks([self._perturbations(alone, s) for s in seed])
+        return self._perturbations(params, seed)
+
+    def _perturbations(self, params: Sequence[Tensor], seed: int) -> Perturbations:
         return Perturbations(
             params,
             self.n_model_candidates,
@@ -127,12 +144,19 @@ class EvoGrad(Estimator):
         loss, params = question.loss, list(question.params)
         noise = self.perturbations(params, question.seed)
         scores = noise.project(question.direction)
-        scores = (scores - scores.mean()) / (noise.degrees_of_freedom * self.sigma**2)
+        scores = scores - scores.mean(0)
+        scores = scores / (noise.degrees_of_freedom * self.sigma**2)
         totals = [torch.zeros_like(loss.leaves[p]) for p in question.wanted]
         for k in self.processes.share(noise.count):
             candidate = torch._foreach_add(params, noise.draw(k))
-            _, _, grads = loss.gradients(candidate, question.wanted)
-            add_scaled(totals, grads, scores[k])
+            if question.per_task:
+                _, _, grads = loss.gradients(
+                    candidate, question.wanted, False, scores[k]
+                )
+                torch._foreach_add_(totals, grads)
+            else:
+                _, _, grads = loss.gradients(candidate, question.wanted)
+                add_scaled(totals, grads, scores[k])
         return self.processes.sums(totals)
 
     def __deepcopy__(self, memo: object) -> "EvoGrad":

@@ -1,13 +1,12 @@
 """``Guided``: a finite difference along the cotangent of the updated weights."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from l2l_evograd.checks import check_choice, check_positive
-from l2l_evograd.estimators.base import Estimator, Question
+from l2l_evograd.estimators.base import Estimator, Question, lengths, spread
 
 
 @dataclass(frozen=True)
@@ -49,30 +48,23 @@ class Guided(Estimator):
     def mixed(self, question: Question) -> list[Tensor]:
         """Return the estimate of ∂D/∂λ."""
         loss, params, wanted = question.loss, list(question.params), question.wanted
-        norm = _norm(question.direction)
+        norm = lengths(question.direction, question.per_task)
         unit = torch.where(norm > 0, self.h / norm, torch.zeros_like(norm))
-        step = [v * unit.to(v.device, v.dtype.to_real()) for v in question.direction]
+        step = [v * spread(unit, v) for v in question.direction]
+        scale = norm / (2 * self.h if self.scheme == "central" else self.h)
+        # The losses of tasks have different scales, and are scaled before they are
+        # differentiated. The derivative of one loss is scaled afterwards.
+        weights = scale if question.per_task else None
         if self.scheme == "central":
             low = torch._foreach_sub(params, step)
-            _, _, before = loss.gradients(low, wanted)
-            distance = 2 * self.h
+            _, _, before = loss.gradients(low, wanted, weights=weights)
+        elif question.known is not None:
+            before = list(question.known)
         else:
-            before = list(question.known or ())
-            if question.known is None:
-                _, _, before = loss.gradients(params, wanted)
-            distance = self.h
+            _, _, before = loss.gradients(params, wanted, weights=weights)
         high = torch._foreach_add(params, step)
-        _, _, after = loss.gradients(high, wanted)
-        scale = norm / distance
-        return [
-            (b - a) * scale.to(b.device, b.dtype.to_real())
-            for a, b in zip(before, after, strict=True)
-        ]
-
-
-def _norm(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the Euclidean norm of all tensors together, on the first one's device."""
-    norms = torch._foreach_norm(list(tensors))
-    return torch.linalg.vector_norm(
-        torch.stack([norm.to(norms[0].device, norms[0].dtype) for norm in norms])
-    )
+        _, _, after = loss.gradients(high, wanted, weights=weights)
+        differences = torch._foreach_sub(after, before)
+        if question.per_task:
+            return list(differences)
+        return [d * spread(scale, d) for d in differences]

@@ -187,3 +187,31 @@ class Perturbations:
         factor = torch.linalg.cholesky(gram)
         inverse = torch.linalg.solve_triangular(factor, identity, upper=False)
         return lengths[:, None] * inverse
+
+
+class PerturbationsOfTasks:
+    """The perturbations of weights with a leading task axis, drawn for each task.
+
+    Each task gets the perturbations that it would get alone.
+
+    Args:
+        tasks: the perturbations of each task.
+    """
+
+    def __init__(self, tasks: Sequence[Perturbations]) -> None:
+        self._tasks = list(tasks)
+        first = self._tasks[0]
+        self.count = first.count
+        self.degrees_of_freedom = first.degrees_of_freedom
+
+    def draw(self, k: int) -> list[Tensor]:
+        """Return ε_k of all tasks, each tensor with a leading task axis."""
+        drawn = [task.draw(k) for task in self._tasks]
+        return [torch.stack(parts) for parts in zip(*drawn, strict=True)]
+
+    def project(self, direction: Sequence[Tensor]) -> Tensor:
+        """Return s_k = v·ε_k for all k and all tasks, shape (K, tasks)."""
+        columns = []
+        for place, task in enumerate(self._tasks):
+            columns.append(task.project([v[place] for v in direction]))
+        return torch.stack(columns, dim=1)

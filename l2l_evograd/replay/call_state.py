@@ -89,6 +89,21 @@ def without_autocast(devices: Iterable[torch.device]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def without_fused_layers() -> Iterator[None]:
+    """Compute attention and transformer layers step by step in the body.
+
+    In evaluation mode these layers run fused kernels without a derivative if none of
+    their tensors seems to require grad, which is so inside ``torch.func.vmap``.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+
+
 class TwiceDifferentiable:
     """Use kernels that have a second derivative in the body of a ``with``.
 

@@ -36,7 +36,8 @@ class InnerLoss:
     """ℓ(θ, λ) under common random numbers.
 
     Args:
-        value: ℓ as it was computed, while calls were recorded.
+        value: ℓ as it was computed, while calls were recorded: a scalar, or one loss
+            for each task, shape (tasks,).
         params: θ, the weights that ℓ was computed from.
         hold: whether tensors that are constants to autograd, such as detached tensors,
             keep their recorded values. Autograd does not differentiate through these
@@ -77,6 +78,7 @@ class InnerLoss:
         params: Sequence[Tensor],
         wanted: Sequence[int] | None = None,
         params_too: bool = False,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Return ℓ, ∂ℓ/∂θ (or an empty list) and ∂ℓ/∂λ; the graph is freed.
 
@@ -86,19 +88,20 @@ class InnerLoss:
                 default.
             params_too: whether ∂ℓ/∂θ is wanted. If not, no graph is built for the part
                 that depends on the weights alone.
+            weights: one factor for each task's loss, if ℓ has one loss per task.
 
         Cost: one forward pass, and one backward pass to the wanted tensors.
         """
         positions = range(len(self.leaves)) if wanted is None else wanted
         targets = [self.leaves[position] for position in positions]
-        weights = list(params)
+        at = list(params)
         if params_too:
-            weights = [weight.detach().requires_grad_() for weight in params]
-            targets = [*weights, *targets]
+            at = [param.detach().requires_grad_() for param in params]
+            targets = [*at, *targets]
         with torch.enable_grad():
-            value = self(weights)
-        grads = gradient(value, targets)
-        split = len(weights) if params_too else 0
+            value = self(at)
+        grads = gradient(value, targets, weights=weights)
+        split = len(at) if params_too else 0
         return value.detach(), grads[:split], grads[split:]
 
     def slopes(self, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -203,15 +206,28 @@ def _norm(tensors: Sequence[Tensor]) -> float:
 
 
 def gradient(
-    value: Tensor, targets: Sequence[Tensor], create_graph: bool = False
+    value: Tensor,
+    targets: Sequence[Tensor],
+    create_graph: bool = False,
+    weights: Tensor | None = None,
 ) -> list[Tensor]:
-    """Return ∂value/∂targets, zeros for targets that ``value`` does not use."""
+    """Return ∂value/∂targets, zeros for targets that ``value`` does not use.
+
+    If ``value`` has several entries, they are added up, each times its entry of
+    ``weights``.
+    """
     if not targets:
         return []
     if not value.requires_grad:
         return [torch.zeros_like(target) for target in targets]
+    if weights is None:
+        weights = torch.ones_like(value)
     found = torch.autograd.grad(
-        value, targets, create_graph=create_graph, allow_unused=True
+        value,
+        targets,
+        weights.to(value.device, value.dtype),
+        create_graph=create_graph,
+        allow_unused=True,
     )
     return [
         torch.zeros_like(target) if grad is None else grad

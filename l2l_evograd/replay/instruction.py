@@ -5,12 +5,13 @@ each call, then the inputs.
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from l2l_evograd.replay.tape import Call
 
@@ -85,6 +86,13 @@ class Nested:
         return [place for _, source in self.gaps for place in source.places()]
 
 
+@contextlib.contextmanager
+def _without_derivatives() -> Iterator[None]:
+    """Switch autograd off in the body, and forward mode as well."""
+    with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+        yield
+
+
 class Instruction:
     """One call of a replay.
 
@@ -101,14 +109,14 @@ class Instruction:
         kwargs: dict[str, Any],
         named: list[tuple[str, Any]],
     ) -> None:
-        self.function = call.function
+        self.function: Any = call.function
         self.args = args
         self.gaps = gaps
         self.kwargs = kwargs
         self.named = named
         self.states: list[Callable[[], AbstractContextManager[None]]] = []
         if not call.grad:
-            self.states.append(torch.no_grad)
+            self.states.append(_without_derivatives)
         if call.random is not None:
             self.states.append(call.random.again)
         self.finished: list[int] = []

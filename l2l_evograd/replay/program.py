@@ -114,6 +114,11 @@ class Program:
         answer: Tensor = self._target.pick(room)
         return answer
 
+    @property
+    def functions(self) -> frozenset[str]:
+        """The names of the functions that a replay calls, such as ``aten::mul``."""
+        return frozenset(i.function._schema.name for i in self._instructions)
+
     def _ancestors(self, end: Read) -> list[Call]:
         """Return the calls behind a reading, in the order of their recording."""
         found: dict[int, Call] = {}

@@ -186,6 +186,12 @@ _LEAVING = frozenset(
 )
 
 
+def is_of_vmap(tensor: Tensor) -> bool:
+    """Say whether a tensor belongs to a running ``torch.func`` transformation."""
+    found: bool = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return found
+
+
 def plain(tensor: Tensor) -> Tensor:
     """Return the tensor as an ordinary one, on the same autograd graph."""
     if not isinstance(tensor, TapedTensor):
@@ -261,7 +267,7 @@ def tensors_in(item: Any, depth: int = 4) -> Iterator[Tensor]:
 def _tape_one(tensor: Tensor, follows: bool) -> None:
     if type(tensor) is not Tensor or not is_recorded(tensor):
         return
-    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+    if is_of_vmap(tensor):
         return
     if follows or tensor.requires_grad:
         tensor.__class__ = TapedTensor

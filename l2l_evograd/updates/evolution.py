@@ -17,7 +17,7 @@ from torch import Tensor
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import EvoGrad
 from l2l_evograd.estimators.base import add_scaled
-from l2l_evograd.estimators.perturbations import Perturbations
+from l2l_evograd.estimators.perturbations import Perturbations, PerturbationsOfTasks
 from l2l_evograd.replay.inner_loss import InnerLoss
 from l2l_evograd.updates.adjoint import Wanted, attached, constant_to_autograd
 from l2l_evograd.updates.situation import Situation, Stepped, roles
@@ -49,7 +49,7 @@ class Evolution:
 
     def step(self, now: Situation) -> Stepped:
         """Move the weights."""
-        loss = InnerLoss(now.value, now.params, hold=False)
+        loss = InnerLoss(now.target, now.params, hold=False)
         wanted, reached = roles(loss, now.hyperparameters, now.first_order)
         before = [param.detach() for param in now.params]
         if now.check:
@@ -86,7 +86,7 @@ Back = Callable[[Sequence[Tensor]], list[Tensor | None]]
 def evolve(
     loss: InnerLoss,
     params: list[Tensor],
-    noise: Perturbations,
+    noise: Perturbations | PerturbationsOfTasks,
     temperature: float,
     wanted: Wanted,
     processes: Processes | None = None,
@@ -95,7 +95,7 @@ def evolve(
     """Run Algorithm 1 with given perturbations; K = 1 gives ε_1 and λ̄ = 0.
 
     Args:
-        loss: ℓ.
+        loss: ℓ, or the loss of each task. Each task then merges its own population.
         params: θ, detached.
         noise: ε_k, the same in all processes.
         temperature: τ.
@@ -112,7 +112,8 @@ def evolve(
     mine = population.share(noise.count)
     positions = [*wanted.hyperparameters, *wanted.others]
     rows_size = noise.count * sum(loss.leaves[p].numel() for p in positions)
-    again = wanted.curvature or rows_size > sum(p.numel() for p in params)
+    per_task = isinstance(noise, PerturbationsOfTasks)
+    again = wanted.curvature or rows_size > sum(p.numel() for p in params) or per_task
     values: list[Tensor] = []
     rows: dict[int, list[Tensor]] = {}
     # A process without candidates evaluates one anyway: it needs the dtype of a loss.
@@ -123,7 +124,7 @@ def evolve(
         else:
             with torch.no_grad():
                 value = loss(candidate)
-        values.append(value.detach().reshape(()))
+        values.append(value.detach().reshape((-1,) if per_task else ()))
     (losses,) = processes.means([population.gathered(values, noise.count)])
     weights = torch.softmax(-losses / temperature, dim=0)
     displacement = [torch.zeros_like(param) for param in params]
@@ -134,7 +135,7 @@ def evolve(
     def back(direction: Sequence[Tensor]) -> list[Tensor | None]:
         direction = processes.means(direction)
         scores = noise.project(direction)
-        scores = -weights / temperature * (scores - (weights * scores).sum())
+        scores = -weights / temperature * (scores - (weights * scores).sum(0))
         totals = [torch.zeros_like(loss.leaves[p]) for p in positions]
         curvature: list[Tensor] = []
         if wanted.curvature:
@@ -143,13 +144,14 @@ def evolve(
             if again:
                 candidate = torch._foreach_add(params, noise.draw(k))
                 _, slopes, row = loss.gradients(
-                    candidate, positions, params_too=wanted.curvature
+                    candidate, positions, wanted.curvature, scores[k]
                 )
-                if wanted.curvature:
-                    add_scaled(curvature, slopes, scores[k])
+                for total, part in zip(
+                    [*curvature, *totals], [*slopes, *row], strict=True
+                ):
+                    total.add_(part)
             else:
-                row = rows[k]
-            add_scaled(totals, row, scores[k])
+                add_scaled(totals, rows[k], scores[k])
         sums = population.sums([*totals, *curvature])
         inputs: list[Tensor | None] = [None] * len(loss.inputs)
         for position, total in zip(positions, sums, strict=False):
@@ -170,4 +172,4 @@ def _check(loss: InnerLoss, now: Situation, params: Sequence[Tensor]) -> None:
                 now.value, now.params, allow_unused=True, retain_graph=True
             )
         )
-    loss.check(now.value, params, slopes)
+    loss.check(now.target, params, slopes)

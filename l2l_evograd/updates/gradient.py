@@ -11,21 +11,22 @@ The adjoint of ∇_θ ℓ is one of these:
 - none: ``first_order`` without λ. Then θ̄ = v.
 - autograd's own graph: exact for everything, including higher derivatives.
 - autograd's own graph for λ alone: ``Exact`` with ``first_order``.
-- computed again in ``backward()``: exact, with the memory of one step.
+- computed again in ``backward()``: exact, with the memory of one step. For λ alone
+  this is forward over reverse, which needs no second-order graph.
 - estimated: λ̄ by ``Guided`` or ``EvoGrad``; all other terms are exact or dropped.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from l2l_evograd.checks import check_differentiable
 from l2l_evograd.distributed import Processes
-from l2l_evograd.estimators import Estimator, Guided, Question
-from l2l_evograd.estimators.exact import exact_mixed
-from l2l_evograd.replay.autograd_graph import reached_from, reaches
+from l2l_evograd.estimators import Estimator, Exact, Guided, Question
+from l2l_evograd.estimators.exact import exact_mixed, lacks_forward
+from l2l_evograd.replay.autograd_graph import graph_bytes, reached_from, reaches
 from l2l_evograd.replay.inner_loss import InnerLoss, digest
 from l2l_evograd.replay.program import LostHistory
 from l2l_evograd.updates.adjoint import Gate, Wanted, attached, constant_to_autograd
@@ -44,8 +45,8 @@ class Gradient:
     Cost:
         The step makes one backward pass. The adjoint costs what the estimator costs. On
         autograd's own graph, the adjoint is one backward pass through the step, and the
-        graph of the step is kept until then. Computed again, the adjoint is a forward
-        pass, a backward pass, and a backward pass through both.
+        graph of the step is kept until then. Computed again by double backward, the
+        adjoint is a forward pass, a backward pass, and a backward pass through both.
     """
 
     estimator: Estimator = field(default_factory=Guided)
@@ -54,17 +55,24 @@ class Gradient:
     def step(self, now: Situation) -> Stepped:
         """Move the weights."""
         check_differentiable(now.value)
-        estimated = bool(now.hyperparameters) and not self.estimator.exact
-        if estimated or now.again:
+        estimator = self.estimator
+        estimated = bool(now.hyperparameters) and not estimator.exact
+        forward, size = False, None
+        if isinstance(estimator, Exact) and now.hyperparameters:
+            size = graph_bytes([now.value])
+            forward = goes_forward(estimator, now.first_order, now.keep, size)
+        if estimated or now.again or forward:
             try:
-                loss = InnerLoss(now.value, now.params, hold=True)
+                loss = InnerLoss(now.target, now.params, hold=True)
             except LostHistory:
                 if estimated or now.insist:
                     raise
                 # Autograd's graph exists anyway and gives the exact answer.
             else:
-                return self._apart(now, loss)
-        return self._on_graph(now)
+                if estimated or now.again or not lacks_forward(loss):
+                    return replace(self._apart(now, loss), size=size)
+                size = 0  # later steps need not be recorded
+        return replace(self._on_graph(now), size=size)
 
     def _on_graph(self, now: Situation) -> Stepped:
         """Take the step on the graph that autograd built; keep or drop that graph."""
@@ -100,7 +108,8 @@ class Gradient:
         wanted, reached = roles(loss, now.hyperparameters, now.first_order)
         governed = [loss.inputs[p] for p in wanted.hyperparameters]
         known: list[Tensor] | None = None
-        if not (self.estimator.uses_known and governed and _partial(now, governed)):
+        known_helps = self.estimator.uses_known and now.each is None
+        if not (known_helps and governed and _partial(now, governed)):
             governed = []
         before = [param.detach() for param in now.params]
         comparable = _partials(loss, now) if now.check else []
@@ -113,7 +122,7 @@ class Gradient:
                 "sparse=False, or memory='graph' without an estimated hypergradient"
             )
         if now.check:
-            loss.check(now.value, before, slopes, comparable)
+            loss.check(now.target, before, slopes, comparable)
         if governed:
             start = len(now.params)
             pairs = zip(found[start : start + len(governed)], governed, strict=True)
@@ -130,7 +139,13 @@ class Gradient:
             values,
             [*now.params, *loss.inputs],
             _Adjoint(
-                self, loss, wanted, now.seed, digest(own) if now.again else None, known
+                self,
+                loss,
+                wanted,
+                now.seed,
+                digest(own) if now.again else None,
+                known,
+                now.each is not None,
             ),
             [*now.params, *loss.inputs],
             now.gate,
@@ -169,9 +184,10 @@ class _Adjoint:
     update: Gradient
     loss: InnerLoss
     wanted: Wanted
-    seed: int
+    seed: int | Sequence[int]
     slopes: Tensor | None
     known: list[Tensor] | None
+    per_task: bool
 
     def __call__(
         self, direction: list[Tensor], kept: Sequence[Tensor]
@@ -186,7 +202,10 @@ class _Adjoint:
         if estimator.exact:
             exact, estimated = [*estimated, *exact], []
         if exact or wanted.curvature:
-            curvature, grads = exact_mixed(
+            mixed = exact_mixed
+            if isinstance(estimator, Exact):
+                mixed = estimator.mixed_with_weights
+            curvature, grads = mixed(
                 loss, params, direction, exact, wanted.curvature, self.slopes
             )
             if wanted.curvature:
@@ -198,15 +217,30 @@ class _Adjoint:
             with torch.no_grad():
                 # ``direction`` is −η v. One-sided differences step along +v.
                 along = torch._foreach_neg(direction)
-                estimates = torch._foreach_neg(
-                    estimator.mixed(
-                        Question(loss, before, along, estimated, self.seed, self.known)
-                    )
+                question = Question(
+                    loss, before, along, estimated, self.seed, self.known, self.per_task
                 )
+                estimates = torch._foreach_neg(estimator.mixed(question))
             guarded = constant_to_autograd(estimates, [*kept, *direction])
             for position, guard in zip(estimated, guarded, strict=True):
                 inputs[position] = guard
         return [*weights, *inputs]
+
+
+def goes_forward(
+    estimator: Exact, first_order: bool, keep: bool, size: int | None
+) -> bool:
+    """Say whether the adjoint of an exact step goes forward over reverse.
+
+    Args:
+        estimator: the estimator of ∂D/∂λ.
+        first_order: as in :class:`Situation`.
+        keep: likewise.
+        size: bytes on the graph of ℓ; None if not known yet.
+    """
+    if keep and estimator.mode == "auto":
+        return False
+    return estimator.goes_forward(not first_order, size)
 
 
 def _partials(loss: InnerLoss, now: Situation) -> list[tuple[int, Tensor | None]]:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from l2l_evograd.checks import check_choice, check_loss
 from l2l_evograd.distributed import Processes
-from l2l_evograd.estimators import EvoGrad, resolve_estimator
+from l2l_evograd.estimators import EvoGrad, Exact, resolve_estimator
 from l2l_evograd.replay.autograd_graph import graph_bytes
 from l2l_evograd.replay.tensor import ordinary_functions
 from l2l_evograd.updates.evolution import Evolution
-from l2l_evograd.updates.gradient import Gradient
+from l2l_evograd.updates.gradient import Gradient, goes_forward
 from l2l_evograd.updates.situation import Situation, Stepped
 
 Update = Gradient | Evolution
@@ -62,26 +62,43 @@ def inner_step(update: Update, now: Situation) -> Stepped:
 
 
 def needs_a_record(
-    update: Update, hyperparameters: Sequence[Tensor], again: bool
+    update: Update,
+    hyperparameters: Sequence[Tensor],
+    first_order: bool,
+    keeping: "Keeping",
+    history: "History",
 ) -> bool:
     """Say whether the inner loss has to be recorded while it is computed."""
     if isinstance(update, Evolution):
         return True
-    return again or bool(hyperparameters) and not update.estimator.exact
+    again = keeping.again and not first_order
+    if not hyperparameters:
+        return again
+    estimator = update.estimator
+    if not isinstance(estimator, Exact):
+        return True
+    forward = goes_forward(estimator, first_order, keeping.keeps, history.size)
+    return keeping.again or forward
 
 
-class Checks:
-    """Decide at which steps a repeated inner loss is compared with the original.
+class History:
+    """What earlier steps with the same inner loss have shown.
+
+    It decides at which steps a repeated inner loss is compared with the original.
 
     Args:
         check: ``"first"``: at the first 3 steps and at every 100th; ``"always"``;
             ``"never"``.
 
+    Attributes:
+        size: bytes on the graph of the last inner loss, or 0 if its operations have no
+            forward derivative; None if no step has looked.
+
     Raises:
         ValueError: for any other value.
     """
 
-    _of_code: weakref.WeakKeyDictionary[CodeType | type, dict[Any, "Checks"]] = (
+    _of_code: weakref.WeakKeyDictionary[CodeType | type, dict[Any, "History"]] = (
         weakref.WeakKeyDictionary()
     )
 
@@ -89,10 +106,11 @@ class Checks:
         check_choice(check, ("first", "always", "never"), "check")
         self._check = check
         self._steps = 0
+        self.size: int | None = None
 
     @classmethod
-    def of(cls, check: str, loss: Any, problem: Any) -> "Checks":
-        """Return the checks of a loss function, which count its steps over all calls.
+    def of(cls, check: str, loss: Any, problem: Any) -> "History":
+        """Return the history of a loss function, over all calls.
 
         A function that is defined in a loop is a new object each time, but its code
         object is the same. The count therefore belongs to the code object.
@@ -102,12 +120,11 @@ class Checks:
             loss: the function.
             problem: hashable key of the problem; each problem has its own count.
         """
-        if check != "first":
-            return cls(check)
         while isinstance(loss, functools.partial):
             loss = loss.func
         code = getattr(loss, "__code__", type(loss))
-        return cls._of_code.setdefault(code, {}).setdefault(problem, cls(check))
+        of_problem = cls._of_code.setdefault(code, {})
+        return of_problem.setdefault((check, problem), cls(check))
 
     def due(self) -> bool:
         """Count one step, and say whether to check it."""
@@ -115,6 +132,11 @@ class Checks:
         if self._check == "first":
             return self._steps <= _FIRST or self._steps % _EVERY == 0
         return self._check == "always"
+
+    def note(self, stepped: Stepped) -> None:
+        """Remember the size of the graph of a step's inner loss."""
+        if stepped.size is not None:
+            self.size = stepped.size
 
 
 class Keeping:
@@ -139,6 +161,7 @@ class Keeping:
         self.memory = memory
         self.limit = limit
         self.insist = memory == "recompute"
+        self.keeps = memory == "graph"
         self.again = memory == "recompute"
         self._kept = 0
 

@@ -22,6 +22,7 @@ class Stepped:
         reached: for each of λ, whether the inner loss depends on it.
         extras: the derivatives of ℓ with respect to the extras of the situation.
         graph: tensors at the end of the graph that is kept until ``backward()``.
+        size: bytes on the graph of ℓ, if the step has looked.
     """
 
     params: list[Tensor]
@@ -29,6 +30,7 @@ class Stepped:
     reached: list[bool]
     extras: list[Tensor | None]
     graph: Sequence[Tensor | None] = ()
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,12 @@ class Situation:
             its graph.
         insist: whether to raise an error if the step cannot be computed again; if
             False, its graph is kept.
+        keep: whether an exact step keeps its graph unless the estimator insists.
         check: whether to repeat the loss at the same weights and compare the result
             with ``value``.
-        seed: seed of the perturbations.
+        seed: seed of the perturbations; one for each task if there is ``each``.
+        each: the losses of several tasks, shape (tasks,), if ℓ is their sum. The
+            weights then have a leading task axis.
         gate: shut while a partial derivative is taken.
         retain_graph: whether to keep the graph of ``value``.
         extras: further tensors to differentiate the loss with respect to.
@@ -68,12 +73,19 @@ class Situation:
     allow_unused: bool = False
     again: bool = False
     insist: bool = False
+    keep: bool = False
     check: bool = False
-    seed: int = 0
+    seed: int | Sequence[int] = 0
     gate: Gate = field(default_factory=Gate)
     retain_graph: bool = False
     extras: Sequence[Tensor] = ()
     beforehand: Callable[[Tensor, Sequence[Tensor]], None] | None = None
+    each: Tensor | None = None
+
+    @property
+    def target(self) -> Tensor:
+        """What is computed again: ℓ, or the loss of each task."""
+        return self.value if self.each is None else self.each
 
     def differentiate(
         self, inputs: Sequence[Tensor] = (), create_graph: bool = False

@@ -23,6 +23,7 @@ def code_of(*folders):
 
 
 NAMES = [
+    "autograd.forward_ad._set_fwd_grad_enabled",
     "_C.DisableTorchFunctionSubclass",
     "_C.TensorBase.grad",
     "_C._current_graph_task_id",

@@ -12,7 +12,7 @@ from l2l_evograd.updates.evolution import Evolution
 from l2l_evograd.updates.gradient import Gradient
 from l2l_evograd.updates.inner_step import (
     MEMORY_LIMIT,
-    Checks,
+    History,
     Keeping,
     inner_step,
     make_update,
@@ -35,16 +35,28 @@ def test_public_arguments_name_an_update():
 
 def test_a_record_is_needed_where_something_is_computed_again():
     lam = [torch.ones((), requires_grad=True)]
-    for update, hyperparameters, again, needed in [
-        (Gradient(Exact()), [], False, False),
-        (Gradient(Guided()), [], False, False),
-        (Gradient(Exact()), lam, False, False),
-        (Gradient(Guided()), lam, False, True),
-        (Gradient(EvoGrad()), lam, False, True),
-        (Gradient(Exact()), [], True, True),
-        (Evolution(), [], False, True),
+    known, unknown = History("never"), History("never")
+    known.size = 1000
+    kept, again = Keeping("graph", 0), Keeping("recompute", 0)
+    for update, hyperparameters, keeping, history, needed in [
+        (Gradient(Exact()), [], kept, unknown, False),
+        (Gradient(Guided()), [], kept, unknown, False),
+        (Gradient(Exact()), lam, kept, unknown, False),
+        (Gradient(Exact()), lam, Keeping("auto", 9), unknown, True),
+        (Gradient(Exact()), lam, Keeping("auto", 9), known, False),
+        (Gradient(Exact("forward")), lam, kept, known, True),
+        (Gradient(Exact("reverse")), lam, kept, unknown, False),
+        (Gradient(Guided()), lam, kept, known, True),
+        (Gradient(EvoGrad()), lam, kept, known, True),
+        (Gradient(Exact()), lam, again, known, True),
+        (Evolution(), [], kept, known, True),
     ]:
-        assert needs_a_record(update, hyperparameters, again) is needed
+        first_order = True
+        found = needs_a_record(update, hyperparameters, first_order, keeping, history)
+        assert found is needed
+    rule = Gradient(Exact())
+    assert needs_a_record(rule, [], False, again, known)
+    assert not needs_a_record(rule, lam, False, Keeping("auto", 9), unknown)
 
 
 @pytest.mark.parametrize(
@@ -79,13 +91,13 @@ def test_the_default_generator_follows_the_seed_and_draws_nothing():
 
 
 def test_checks_are_due_at_first_and_then_every_hundredth_time():
-    checks = Checks("first")
-    due = [step for step in range(1, 351) if checks.due()]
+    history = History("first")
+    due = [step for step in range(1, 351) if history.due()]
     assert due == [1, 2, 3, 100, 200, 300]
-    assert all(Checks("always").due() for _ in range(5))
-    assert not any(Checks("never").due() for _ in range(5))
+    assert all(History("always").due() for _ in range(5))
+    assert not any(History("never").due() for _ in range(5))
     with pytest.raises(ValueError, match="check to be one of 'first', 'always', 'nev"):
-        Checks("sometimes")
+        History("sometimes")
 
 
 def test_checks_are_counted_for_a_loss_function_over_all_its_calls():
@@ -94,15 +106,15 @@ def test_checks_are_counted_for_a_loss_function_over_all_its_calls():
 
     first, second = functions()
     again, _ = functions()
-    assert Checks.of("first", first, 0) is Checks.of("first", again, 0)
-    assert Checks.of("first", first, 0) is not Checks.of("first", second, 0)
-    assert Checks.of("always", first, 0) is not Checks.of("always", first, 0)
+    assert History.of("first", first, 0) is History.of("first", again, 0)
+    assert History.of("first", first, 0) is not History.of("first", second, 0)
+    assert History.of("always", first, 0) is not History.of("first", first, 0)
 
     class Loss:
         def __call__(self, x):
             return x
 
-    assert Checks.of("first", Loss(), 0) is Checks.of("first", Loss(), 0)
+    assert History.of("first", Loss(), 0) is History.of("first", Loss(), 0)
 
 
 def graph_of(count):

@@ -105,13 +105,17 @@ class _FunctionalLoss(InnerLoss):
         return inner_loss(*params, *self.leaves)
 
     def gradients(
-        self, params: Any, wanted: Any = None, params_too: bool = False
+        self,
+        params: Any,
+        wanted: Any = None,
+        params_too: bool = False,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """Return ℓ, an empty list, and ∂ℓ/∂λ."""
         slope, value = torch.func.grad_and_value(inner_loss, argnums=1)(
             *params, *self.leaves
         )
-        return value, [], [slope]
+        return value, [], [slope if weights is None else weights * slope]
 
 
 class _Drawn:
