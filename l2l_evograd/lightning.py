@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.algorithms.evograd import EvoGradMetaOptimizer
+from l2l_evograd.algorithms.meta_batch import adapt_tasks
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.hyperparameters import Hyperparameters, listed
 from l2l_evograd.replay.tensor import plain
@@ -40,7 +41,10 @@ class LightningEvoGrad(LightningEpisodicModule):
     It replaces learn2learn's ``LightningMAML``, and gives the same results as long as
     no hyperparameters are named. A batch is one task, as ``EpisodicBatcher`` yields it:
     images and labels, with the images of each class side by side. The learner adapts to
-    the first ``shots`` images of each class and is evaluated on the others.
+    the first ``shots`` images of each class and is evaluated on the others. A batch may
+    also be several tasks of this form, stacked along a leading axis: all of them are
+    then computed at once, and the loss is their mean, see
+    :meth:`~l2l_evograd.EvoGradMetaOptimizer.task_losses`.
 
     Args:
         model: the network; it has as many outputs as there are ways.
@@ -199,7 +203,8 @@ class LightningEvoGrad(LightningEpisodicModule):
         weights of the images, a learned loss, or feature-wise transformation.
 
         Args:
-            learner: the clone that is being adapted.
+            learner: the clone that is being adapted; for a batch of several tasks a
+                copy of the model.
             data: support images, shape (ways · shots, ...).
             labels: labels of these images, shape (ways · shots,).
         """
@@ -211,15 +216,16 @@ class LightningEvoGrad(LightningEpisodicModule):
         """Adapt to a task and evaluate the adapted learner.
 
         Args:
-            batch: images, shape (ways · (shots + queries), ...), and their labels.
+            batch: images, shape (ways · (shots + queries), ...), and their labels; or
+                several tasks, both with a leading task axis.
             batch_idx: the trainer's number of the task.
             ways: classes of the task.
             shots: images of each class to adapt to.
             queries: images of each class to evaluate on.
 
         Returns:
-            The loss and the accuracy on the query images. They have no graph if
-            gradients are switched off when this is called.
+            The loss and the accuracy on the query images, means over the tasks. They
+            have no graph if gradients are switched off when this is called.
 
         Raises:
             ValueError: if the batch does not have the number of images of a task.
@@ -229,6 +235,8 @@ class LightningEvoGrad(LightningEpisodicModule):
             data, labels = (_ordinary(tensor) for tensor in batch)
             support, query = _split(data, labels, ways, shots, queries)
             self.model.generator.manual_seed(self._next_seed(training, batch_idx))
+            if labels.dim() == 2:
+                return self._several(support, query, training)
             learner = self.model.clone(first_order=None if training else True)
             learner.train()
             for _ in range(self.adaptation_steps):
@@ -237,6 +245,30 @@ class LightningEvoGrad(LightningEpisodicModule):
                 outputs = learner(query[0])
                 error = plain(self.loss(outputs, query[1]))
             return error, accuracy(plain(outputs), query[1])
+
+    def _several(
+        self, support: Pair, query: Pair, training: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Do the same for several tasks at once."""
+
+        def inner(model: Any, data: Tensor, labels: Tensor) -> Any:
+            return self.inner_loss(model, data, labels), ()
+
+        def outer(model: nn.Module, data: Tensor, labels: Tensor) -> Any:
+            outputs = model(data)
+            return self.loss(outputs, labels), outputs
+
+        meta, order = self.model, None if training else True
+        was_training = meta.module.training
+        meta.module.train()
+        try:
+            losses, outputs = adapt_tasks(
+                meta, inner, outer, support, query, self.adaptation_steps, None, order
+            )
+        finally:
+            meta.module.train(was_training)
+        error = losses.mean() if training else losses.mean().detach()
+        return error, accuracy(outputs.detach().flatten(0, 1), query[1].flatten())
 
     def log(self, name: str, value: Any, **options: Any) -> None:
         """Log a value as its mean over all processes."""
@@ -313,15 +345,22 @@ def _split(
 ) -> tuple[Pair, Pair]:
     """Return support and query images with their labels, in the order of the task."""
     each = shots + queries
-    if len(data) != ways * each:
+    axis = labels.dim() - 1  # 1 if there is a leading task axis
+    if data.shape[axis] != ways * each:
         raise ValueError(
             f"expected a task of {ways} ways · ({shots} shots + {queries} queries) = "
-            f"{ways * each} images, those of each class side by side, got {len(data)}; "
+            f"{ways * each} images, those of each class side by side, got "
+            f"{data.shape[axis]}; "
             f"make tasks of {each} samples per class, or change shots and queries to "
             f"fit. With a DataLoader use batch_size=None: a batch is one task"
         )
-    supports = (torch.arange(len(data), device=data.device) % each) < shots
-    return (data[supports], labels[supports]), (data[~supports], labels[~supports])
+    is_support = (torch.arange(ways * each, device=data.device) % each) < shots
+    places = is_support.nonzero()[:, 0], (~is_support).nonzero()[:, 0]
+    support, query = (
+        (data.index_select(axis, chosen), labels.index_select(axis, chosen))
+        for chosen in places
+    )
+    return support, query
 
 
 def _of_all_processes(value: dict[str, Any]) -> list[dict[str, Any]]:

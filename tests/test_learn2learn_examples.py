@@ -114,6 +114,12 @@ def test_sine(first_order):
     check_same(ours[1], theirs[1])
 
 
+def test_the_loop_over_tasks_and_the_call_for_all_give_the_same(capsys):
+    in_a_loop, at_once = load("tasks_at_once").main(steps=3)
+    check_same(at_once.errors, in_a_loop.errors)
+    assert "at once squared error" in capsys.readouterr().out
+
+
 @ORDERS
 def test_meta_sgd(first_order):
     script = load("meta_sgd")

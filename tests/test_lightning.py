@@ -215,8 +215,49 @@ def test_tasks_of_another_size_are_refused():
         module.meta_learn([data[:-1], labels[:-1]], 0, WAYS, 2, 3)
     with pytest.raises(ValueError, match="= 12 images, .* got 15"):
         module.meta_learn([data, labels], 0, WAYS, 2, 2)
-    with pytest.raises(ValueError, match="= 15 images, .* got 1;"):
-        module.meta_learn([data[None], labels[None]], 0, WAYS, 2, 3)
+    with pytest.raises(ValueError, match="= 15 images, .* got 14;"):
+        module.meta_learn([data[None, :-1], labels[None, :-1]], 0, WAYS, 2, 3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("options", [{}, {"first_order": True}])
+def test_a_batch_of_several_tasks_is_their_mean(training, options):
+    module, tasks = make_module(**options), [make_task(seed) for seed in range(3)]
+    batch = [torch.stack(parts) for parts in zip(*tasks, strict=True)]
+    with torch.set_grad_enabled(training):
+        singles = [module.meta_learn(task, 0, WAYS, 2, 3) for task in tasks]
+        error, accuracy = module.meta_learn(batch, 0, WAYS, 2, 3)
+    expected = torch.stack([error for error, _ in singles]).mean()
+    assert error.item() == pytest.approx(expected.item(), rel=1e-12)
+    mean = sum(float(one) for _, one in singles) / 3
+    assert float(accuracy) == pytest.approx(mean, abs=1e-6)
+    assert error.requires_grad is training
+    if training:
+        weights = list(module.parameters())
+        for one, other in zip(
+            torch.autograd.grad(error, weights),
+            torch.autograd.grad(expected, weights),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_hyperparameters_get_their_gradient_from_several_tasks():
+    found = []
+    for several in (True, False):
+        weights = ClassWeights()
+        module = Weighted(weights, adaptation_steps=2)
+        tasks = [make_task(seed) for seed in range(2)]
+        if several:
+            batch = [torch.stack(parts) for parts in zip(*tasks, strict=True)]
+            error, _ = module.meta_learn(batch, 0, WAYS, 2, 3)
+        else:
+            error = sum(module.meta_learn(t, 0, WAYS, 2, 3)[0] for t in tasks) / 2
+        error.backward()
+        found.append([p.grad for p in weights.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+        assert one.any()
 
 
 def test_no_adaptation_step_is_a_network_that_is_not_adapted():

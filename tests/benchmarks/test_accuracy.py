@@ -66,4 +66,6 @@ def test_every_method_is_trained_for_equal_iterations_and_for_equal_time(
     assert content["config"]["seeds"] == SMOKE.seeds
     assert content["environment"]["threads"] == 1
     assert picture.stat().st_size > 10_000
-    assert "equal time" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    lines = [line.split(":")[0] for line in printed.splitlines() if " | " in line]
+    assert lines == [f"{r['problem']}, {r['budget']} | {r['method']}" for r in records]

@@ -1,6 +1,9 @@
+import gc
 import json
 import os
+import weakref
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -14,16 +17,17 @@ from benchmarks import (
     methods,
     torchopt_methods,
 )
-from benchmarks.cost import CONFIGS, Config, family_of, main, measure
-from benchmarks.maml_tasks import MamlConfig
-from benchmarks.measuring import (
-    CostRecord,
-    in_fresh_process,
-    operations_of,
-    print_records,
-    warmed_up,
+from benchmarks.cost import difference_of, main, measure, work_here
+from benchmarks.cost_configs import (
+    CONFIGS,
+    Config,
+    family_of,
+    method_on_new_problem,
 )
-from benchmarks.problems import Bilevel, WeightNetConfig
+from benchmarks.cost_records import CostRecord, line_of, print_records
+from benchmarks.maml_tasks import MamlConfig
+from benchmarks.measuring import in_fresh_process, operations_of, warmed_up
+from benchmarks.problems import Bilevel, TransformsConfig, WeightNetConfig
 
 SMOKE = CONFIGS["smoke"]
 PROBLEMS = dict(SMOKE.problems)
@@ -35,6 +39,7 @@ SECOND_ORDER = (
     "learn2learn, second order",
     "TorchOpt, unrolled",
 )
+ALL_EXACT = (*SECOND_ORDER, "exact, forward mode", "exact, double backward")
 ALL = {
     **methods.METHODS,
     **learn2learn_methods.METHODS,
@@ -58,10 +63,10 @@ def iterated(config, name: str) -> dict[str, torch.Tensor]:
     New weights are left out: Adam makes a whole step along a gradient that differs from
     0 only by rounding.
     """
-    build, known = family_of(config)
-    problem = build(config, torch.device("cpu"), torch.contiguous_format)
+    family = family_of(config)
+    problem = family.build(config, torch.device("cpu"), torch.contiguous_format)
     torch.manual_seed(1)  # of feature-wise noise
-    found = {"hypergradient": flat(known[name](problem))}
+    found = {"hypergradient": flat(family.methods[name](problem))}
     if isinstance(problem, Bilevel):
         # The gradient of the base step depends on the new λ if λ's step comes first.
         found["base gradient"] = flat(weight.grad for weight in problem.weights)
@@ -104,12 +109,14 @@ def cosine(one, other) -> float:
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_method_is_measured(name):
     records = measure(replace(SMOKE, problems=((name, PROBLEMS[name]),)))
-    methods = [m for m in family_of(PROBLEMS[name])[1] if m in SMOKE.methods]
+    family = family_of(PROBLEMS[name])
+    methods = [m for m in family.methods if m in SMOKE.methods]
     assert [(record.problem, record.method) for record in records] == [
         (name, method) for method in methods
     ]
     failed = [record.method for record in records if record.seconds is None]
-    assert failed == ([] if isinstance(PROBLEMS[name], MamlConfig) else [UNFIT])
+    bilevel = isinstance(PROBLEMS[name], WeightNetConfig | TransformsConfig)
+    assert failed == ([UNFIT] if bilevel else [])
     for record in records:
         if record.method in failed:
             assert "a first-order step is a constant" in record.error
@@ -120,10 +127,19 @@ def test_every_method_is_measured(name):
             assert record.passes >= 3 or "first order" in record.method
         if record.method == "plain":
             assert record.times_plain == 1 and record.passes == 3
+        if record.method == "plain" or record.method in failed:
+            assert record.difference is None
+        elif "first order" in record.method or "Algorithm 1" in record.method:
+            assert record.difference > 0.01
+        elif record.method in ALL_EXACT or "at once, second" in record.method:
+            assert record.difference < 1e-3
+    (reference,) = (r for r in records if r.method == family.reference)
+    assert reference.difference == 0
 
 
 def test_every_benchmarked_method_is_in_the_smoke_configuration():
-    assert {*ALL, *MAML} - {*SMOKE.methods} == {
+    known = {m for _, problem in SMOKE.problems for m in family_of(problem).methods}
+    assert {*ALL, *MAML} < known and known - {*SMOKE.methods} == {
         "evograd, K = 32",
         "Algorithm 1, K = 8",
         "Algorithm 1, K = 32",
@@ -137,8 +153,12 @@ def test_records_are_printed_written_and_drawn(tmp_path, capsys):
     options = ["--json", str(json_path), "--picture", str(picture)]
     main(["--config", "smoke", *options, "--leave-out", *left_out])
     content = json.loads(json_path.read_text())
-    assert [(r["problem"], r["method"]) for r in content["records"]] == [
-        (name, method) for name in PROBLEMS for method in kept
+    written = [(r["problem"], r["method"]) for r in content["records"]]
+    assert written == [
+        (name, method)
+        for name in PROBLEMS
+        for method in kept
+        if method in family_of(PROBLEMS[name]).methods
     ]
     environment = content["environment"]
     assert {"torch", "higher", "torchopt", "betty-ml", "learn2learn"} <= set(
@@ -149,6 +169,26 @@ def test_records_are_printed_written_and_drawn(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert all(name in printed for name in PROBLEMS)
     assert f"{UNFIT} fails: NotImplementedError" in printed
+    lines = [line for line in printed.splitlines() if " | " in line]
+    assert [tuple(line.split(":")[0].split(" | ")) for line in lines] == written
+
+
+def test_each_record_is_written_before_the_next_is_measured(tmp_path, monkeypatch):
+    path = tmp_path / "cost.json"
+    counts = []
+
+    def counted(*arguments, **options):
+        counts.append(len(json.loads(path.read_text())["records"]) if counts else 0)
+        yield from work_here(*arguments, **options)
+
+    monkeypatch.setattr("benchmarks.cost.work_here", counted)
+    kept = ("plain", "exact")
+    left_out = [method for method in SMOKE.methods if method not in kept]
+    options = ["--problem", "MAML", "--json", str(path), "--leave-out", *left_out]
+    main(["--config", "smoke", *options])
+    assert counts == [0, 1]
+    content = json.loads(path.read_text())
+    assert [r["difference"] for r in content["records"]] == [None, None]
 
 
 @pytest.mark.usefixtures("float64")
@@ -156,7 +196,9 @@ def test_records_are_printed_written_and_drawn(tmp_path, capsys):
 def test_exact_methods_do_the_same_work(config):
     first = iterated(config, SECOND_ORDER[0])
     assert first["hypergradient"].norm() > 0
-    for method in SECOND_ORDER[1:]:
+    for method in ALL_EXACT[1:]:
+        if method not in family_of(config).methods:
+            continue
         found = iterated(config, method)
         assert found.keys() == first.keys()
         for part, value in found.items():
@@ -240,6 +282,28 @@ def test_a_method_that_raises_is_reported(capsys):
     assert "bad fails: OverflowError: too much" in capsys.readouterr().out
 
 
+def test_nothing_is_kept_alive_while_operations_are_counted():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+    weights, alive = list(net.parameters()), []
+
+    def call() -> None:
+        hidden = net[0](torch.ones(2, 3))
+        alive.append(weakref.ref(hidden))
+        loss = net[2](net[1](hidden)).sum()
+        slopes = torch.autograd.grad(loss, weights, create_graph=True)
+        sum(slope.square().sum() for slope in slopes).backward()
+
+    def counted() -> None:
+        call()
+        assert alive[0]() is None
+
+    gc.disable()
+    try:
+        assert operations_of(counted) > 0
+    finally:
+        gc.enable()
+
+
 def test_a_product_of_matrices_is_counted():
     assert operations_of(lambda: torch.ones(2, 3) @ torch.ones(3, 4)) == 2 * 2 * 3 * 4
 
@@ -256,9 +320,63 @@ def test_a_plain_step_that_fails_is_an_error():
 
 
 def test_a_process_that_ends_early_leaves_no_peak():
-    peak, error = in_fresh_process(os._exit, 1)
-    assert peak is None and "ended early" in str(error)
-    assert in_fresh_process(max, 2, 3) == (3, None)
+    found, error = in_fresh_process(os._exit, 1)
+    assert found == [] and "ended early, code 1" in str(error)
+    assert in_fresh_process(range, 3) == ([0, 1, 2], None)
+
+
+def test_what_came_before_an_error_or_an_early_end_is_kept():
+    found, error = in_fresh_process(map, divmod, (7, 1), (2, 0))
+    assert found == [(3, 1)] and str(error).startswith("ZeroDivisionError: ")
+    calls = [partial(int, 7), partial(os._exit, 3)]
+    found, error = in_fresh_process(map, partial.__call__, calls)
+    assert found == [7] and str(error).endswith("ended early, code 3")
+
+
+def test_memory_and_operations_are_measured_in_a_process_of_their_own():
+    kept = replace(
+        SMOKE,
+        problems=(("MAML", PROBLEMS["MAML, narrow"]),),
+        methods=("plain", "learn2learn, second order", "exact"),
+        fresh=True,
+    )
+    for record in measure(kept):
+        assert record.error is None and record.passes >= 3
+        assert record.peak_bytes > 0
+        assert record.difference is None or record.difference < 1e-3
+
+
+def test_a_difference_is_relative():
+    exact = torch.tensor([3.0, 4.0])
+    assert difference_of(2 * exact, exact) == pytest.approx(1)
+    assert difference_of(None, exact) is None and difference_of(exact, None) is None
+
+
+def test_a_line_shows_what_is_known():
+    line = line_of(CostRecord("p", "m", 1.0, 0.5, 2.0, 3.0, None, "cut off", None))
+    assert line == (
+        "p | m: seconds 1.000, fastest 0.500, slowest 2.000, x plain 3.00; "
+        "m is incomplete: cut off"
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "layout", "last"),
+    [
+        ("exact", None, True),
+        ("exact, forward mode", None, True),
+        ("exact, double backward", None, False),
+        ("exact, double backward", "channels_last", True),
+        ("exact", "contiguous", False),
+    ],
+)
+def test_each_method_gets_its_layout(method, layout, last):
+    config = PROBLEMS["LFT, CNN4"]
+    call = method_on_new_problem(config, method, torch.device("cpu"), layout)
+    (problem,) = call.args
+    kernels = [p for p in problem.model.parameters() if p.dim() == 4 and p.shape[1] > 3]
+    ordered = [p.is_contiguous(memory_format=torch.channels_last) for p in kernels]
+    assert ordered and all(found == last for found in ordered)
 
 
 def test_the_default_is_of_the_sizes_asked_for():

@@ -13,6 +13,7 @@ from benchmarks.fidelity_estimates import (
     PEERS,
     POPULATIONS,
     REFERENCE,
+    STEP_LENGTHS,
     estimate,
 )
 from benchmarks.fidelity_pictures import draw
@@ -171,6 +172,28 @@ def test_squared_bias_is_free_of_the_noise_of_few_draws() -> None:
     assert record.squared_bias.error == pytest.approx(6**0.5 / 4 / 2000**0.5, rel=0.1)
     assert record.relative_seconds == 2.0
     assert record.descents[0].downhill == 1.0
+
+
+def test_step_lengths_are_measured_in_place_of_the_usual_methods() -> None:
+    config = dataclasses.replace(SMOKE, problems=(PROBLEMS[SMOOTH],), step_lengths=True)
+    calls: list[int] = []
+    found = measure(config, after=lambda records: calls.append(len(records)))
+    assert [record.method for record in found] == [REFERENCE, *STEP_LENGTHS]
+    assert calls == [len(found)]
+    errors = {
+        record.method: abs(1 - record.cosine.value)
+        for record in found
+        if isinstance(record, FidelityRecord)
+    }
+    # On a smooth network, a shorter step comes closer, and the central scheme closest.
+    assert errors["guided, central, h = 0.003"] < errors["guided, central, h = 0.3"]
+    assert errors["guided, central, h = 0.3"] < errors["guided, forward, h = 0.3"]
+    assert [type(p).__name__ for p in CONFIGS["step-lengths"].problems] == [
+        "Transforms",
+        "SampleWeights",
+        "SampleWeights",
+        "Transforms",
+    ]
 
 
 def test_smoothed_networks_have_no_kinks() -> None:
