@@ -3,8 +3,11 @@
 import cmath
 import math
 import numbers
+from collections import deque
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -79,9 +82,12 @@ def check_choice(value: object, choices: Sequence[str], name: str) -> None:
 def check_loss(loss: object, name: str = "the inner loss") -> Tensor:
     """Return ``loss`` if it is a finite scalar tensor.
 
+    A value on a CUDA device is looked at when it has arrived, in a later call, so that
+    the check does not wait for the device.
+
     Raises:
         TypeError: if it is not a tensor.
-        InputError: if it is not a scalar, or not finite.
+        InputError: if it is not a scalar, or if it or an earlier loss is not finite.
     """
     if not isinstance(loss, Tensor):
         raise TypeError(
@@ -93,13 +99,73 @@ def check_loss(loss: object, name: str = "the inner loss") -> Tensor:
             f"expected {name} to be a scalar, got a tensor of shape "
             f"{tuple(loss.shape)}; reduce it with .mean() or .sum()"
         )
-    value = loss.item()
+    if loss.device.type != "cuda":
+        _check_finite(loss.item(), name)
+        return loss
+    ARRIVING.check()
+    if not torch.cuda.is_current_stream_capturing():
+        ARRIVING.add(*_sent(loss.detach()), name)
+    return loss
+
+
+def _check_finite(value: complex, name: str) -> None:
     if not cmath.isfinite(value):
         raise InputError(
             f"expected {name} to be finite, got {value}; lower the learning rate or "
             f"check the data"
         )
-    return loss
+
+
+def _sent(value: Tensor) -> tuple[Tensor, Any]:
+    """Return a copy on the CPU, and the event after which it holds the value."""
+    copy = torch.empty_like(value, device="cpu", pin_memory=True)
+    copy.copy_(value, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return copy, event
+
+
+class _Value(NamedTuple):
+    copy: Tensor
+    event: Any
+    name: str
+
+
+class Arriving:
+    """Values of losses on their way from a device, in the order of their sending.
+
+    Args:
+        most: number of values from which the oldest is waited for.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._values: deque[_Value] = deque()
+
+    def add(self, copy: Tensor, event: Any, name: str) -> None:
+        """Add a copy that holds its value as soon as ``event`` has happened."""
+        self._values.append(_Value(copy, event, name))
+
+    def check(self) -> None:
+        """Check the values that have arrived.
+
+        Raises:
+            InputError: if one is not finite. The others are then forgotten.
+        """
+        while self._values:
+            copy, event, name = self._values[0]
+            if not event.query():
+                if len(self._values) < self._most:
+                    return
+                event.synchronize()
+            self._values.popleft()
+            value = copy.item()
+            if not cmath.isfinite(value):
+                self._values.clear()
+                _check_finite(value, f"{name} of an earlier step")
+
+
+ARRIVING = Arriving()
 
 
 def check_differentiable(loss: Tensor) -> Tensor:

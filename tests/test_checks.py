@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from l2l_evograd.checks import (
+    Arriving,
+    InputError,
     check_choice,
     check_count,
     check_differentiable,
@@ -68,3 +70,40 @@ def test_losses_that_are_none_are_refused() -> None:
         check_loss(torch.tensor(math.nan))
     with pytest.raises(ValueError, match="does not require grad"):
         check_differentiable(torch.ones(()))
+
+
+class Happening:
+    """An event that has happened when it is waited for, or when the test says so."""
+
+    def __init__(self):
+        self.happened = False
+
+    def query(self):
+        return self.happened
+
+    def synchronize(self):
+        self.happened = True
+
+
+def arriving(*values, most=64):
+    queue, events = Arriving(most), [Happening() for _ in values]
+    for value, event in zip(values, events, strict=True):
+        queue.add(torch.tensor(value), event, "the inner loss")
+    return queue, events
+
+
+def test_values_of_a_device_are_checked_when_they_have_arrived():
+    queue, (first, second) = arriving(1.0, math.nan)
+    second.happened = True
+    queue.check()  # the first is still on its way
+    first.happened = True
+    with pytest.raises(InputError, match="inner loss of an earlier step to be finite"):
+        queue.check()
+    queue.check()  # is reported once
+
+
+def test_a_value_of_a_device_is_waited_for_if_there_are_many():
+    queue, events = arriving(math.inf, 1.0, 1.0, most=3)
+    with pytest.raises(InputError, match="got inf"):
+        queue.check()
+    assert [event.happened for event in events] == [True, False, False]
