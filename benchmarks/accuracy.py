@@ -15,7 +15,7 @@ stretched with the iterations. The time of tests is not counted.
 import argparse
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks.accuracy_pictures import draw_accuracies
+from benchmarks.accuracy_records import line_of, table
 from benchmarks.measuring import environment, wide_console
 from l2l_evograd.experiments.crossdomain.data.domains import (
     built_in_domains,
@@ -169,7 +169,7 @@ def measure(
     Args:
         config: what is measured.
         console: console that progress is printed on.
-        after: function that is called after each problem with all records so far.
+        after: function that is called after each record with all records so far.
         only: name of a single problem to measure; None: both problems.
     """
     torch.set_num_threads(config.threads)
@@ -178,19 +178,22 @@ def measure(
     for make in makers.values() if only is None else [makers[only]]:
         problem = make(config)
         with tempfile.TemporaryDirectory() as folder:
-            records += _measure(problem, Path(folder), console)
-        after(records)
+            for record in _measure(problem, Path(folder), console):
+                console.print(line_of(record), highlight=False, soft_wrap=True)
+                records.append(record)
+                after(records)
     return records
 
 
-def _measure(problem: Problem, folder: Path, console: Console) -> list[Figures]:
+def _measure(problem: Problem, folder: Path, console: Console) -> Iterator[Figures]:
     settings: Any = problem.settings
     console.print(f"{problem.name}, equal iterations", highlight=False)
     runs = problem.run(settings, folder / "equal", ())
     records = _records(problem, "equal iterations", settings.iterations, runs)
+    yield from records
     seconds = {r["method"]: r["seconds_per_iteration"] for r in records}
     later: list[Figures] = []
-    counts = {}
+    counts: dict[str, int] = {}
     for method in settings.methods:
         ratio = seconds[problem.slowest] / seconds[method]
         counts[method] = max(1, round(settings.iterations * ratio))
@@ -202,7 +205,8 @@ def _measure(problem: Problem, folder: Path, console: Console) -> list[Figures]:
             settings, methods=(method,), iterations=counts[method]
         )
         later += problem.run(own, folder / method, [folder / "equal"])
-    return records + _records(problem, "equal time", counts, later)
+        # Gains are over the first method, so the record needs the methods so far.
+        yield _records(problem, "equal time", counts, later)[-1]
 
 
 def _records(
@@ -244,26 +248,6 @@ def _error(values: Sequence[float]) -> float:
     return deviation(values) / len(values) ** 0.5
 
 
-def table(records: Sequence[Figures]) -> Table:
-    """Return a table of the records."""
-    shown = Table(title="Test accuracy in %, mean ± standard error over seeds")
-    for heading in ("problem", "budget", "method"):
-        shown.add_column(heading, no_wrap=True)
-    for heading in ("iterations", "seconds", "accuracy", "gain over the first"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for record in records:
-        shown.add_row(
-            record["problem"],
-            record["budget"],
-            record["method"],
-            str(record["iterations"]),
-            f"{record['training_seconds']:.1f}",
-            f"{100 * record['accuracy']:.2f} ± {100 * record['accuracy_error']:.2f}",
-            f"{100 * record['gain']:+.2f} ± {100 * record['gain_error']:.2f}",
-        )
-    return shown
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, write the records and the picture."""
     parser = argparse.ArgumentParser(
@@ -279,7 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = wide_console(_WIDTH)
 
     def save(records: list[Figures]) -> None:
-        # Files are written after each problem: a run may take an hour and be stopped.
+        # Files are written after each record: a run may take an hour and be stopped.
         if chosen.json is not None:
             content = {
                 "config": dataclasses.asdict(config),
@@ -288,11 +272,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             }
             chosen.json.parent.mkdir(parents=True, exist_ok=True)
             write_json(chosen.json, content)
-        if chosen.picture is not None:
-            chosen.picture.parent.mkdir(parents=True, exist_ok=True)
-            draw_accuracies(records, chosen.picture)
 
-    console.print(table(measure(config, console, save, chosen.problem)))
+    records = measure(config, console, save, chosen.problem)
+    console.print(table(records))
+    if chosen.picture is not None:
+        chosen.picture.parent.mkdir(parents=True, exist_ok=True)
+        draw_accuracies(records, chosen.picture)
 
 
 if __name__ == "__main__":

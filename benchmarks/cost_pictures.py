@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from benchmarks.measuring import CostRecord
+from benchmarks.cost_records import CostRecord
 from benchmarks.methods import PLAIN_STEP
 from l2l_evograd.experiments import pictures
 

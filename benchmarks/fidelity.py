@@ -1,6 +1,7 @@
 """Accuracy and cost of each method's hypergradient.
 
     python -m benchmarks.fidelity --json FILE --picture FILE
+    python -m benchmarks.fidelity --config step-lengths --json FILE
     python -m benchmarks.fidelity --config smoke
 
 Every method estimates the hypergradients of the same batches, from the same trained
@@ -36,6 +37,7 @@ from rich.progress import Progress
 from benchmarks.fidelity_estimates import (
     PEERS,
     REFERENCE,
+    STEP_LENGTHS,
     drops,
     estimate,
     is_random,
@@ -79,6 +81,8 @@ class Config:
         batches: number of batches of each problem, at least 2.
         threads: number of PyTorch's threads on a CPU.
         device: "cpu" or "cuda".
+        step_lengths: whether the methods are ``Guided`` at several lengths of its step.
+            False: all methods, of this package and of others.
 
     Raises:
         InputError: for fewer than 2 batches or draws, which have no standard error.
@@ -88,6 +92,7 @@ class Config:
     batches: int = 20
     threads: int = 1
     device: str = "cpu"
+    step_lengths: bool = False
 
     def __post_init__(self) -> None:
         """Check the numbers of batches and draws."""
@@ -96,34 +101,32 @@ class Config:
             check_count(problem.draws, f"draws of {problem.name}", least=2)
 
 
+_PROBLEMS = (
+    SampleWeights("sample weights, ReLU", smooth=False),
+    SampleWeights("sample weights, smooth", smooth=True),
+    Transforms(
+        "transforms, CNN4, smooth",
+        smooth=True,
+        backbone="cnn4",
+        shots=2,
+        queries=3,
+        image_size=16,
+        left_out=_LARGE_POPULATION,
+    ),
+)
+_RESNET = Transforms(
+    "transforms, ResNet-10",
+    smooth=False,
+    shots=2,
+    queries=3,
+    draws=2,
+    left_out=_SLOW,
+)
+
 CONFIGS = {
-    "default": Config(
-        (
-            SampleWeights("sample weights, ReLU", smooth=False),
-            SampleWeights("sample weights, smooth", smooth=True),
-            Transforms(
-                "transforms, CNN4, smooth",
-                smooth=True,
-                backbone="cnn4",
-                shots=2,
-                queries=3,
-                image_size=16,
-                left_out=_LARGE_POPULATION,
-            ),
-        )
-    ),
-    "resnet10": Config(
-        (
-            Transforms(
-                "transforms, ResNet-10",
-                smooth=False,
-                shots=2,
-                queries=3,
-                draws=2,
-                left_out=_SLOW,
-            ),
-        )
-    ),
+    "default": Config(_PROBLEMS),
+    "resnet10": Config((_RESNET,)),
+    "step-lengths": Config((_RESNET, *_PROBLEMS), step_lengths=True),
     "smoke": Config(
         (
             SampleWeights(
@@ -160,6 +163,7 @@ def measured(
     batches: int,
     device: torch.device,
     advance: Callable[[], None] = lambda: None,
+    own: Mapping[str, BilevelMethod] = METHODS,
     peers: Mapping[str, BilevelMethod] = PEERS,
 ) -> list[FidelityRecord | FailedMethod]:
     """Return one record for each method.
@@ -169,6 +173,7 @@ def measured(
         batches: number of batches.
         device: device of the measurement.
         advance: function that is called after each batch.
+        own: methods by name, with the plain step and the reference.
         peers: methods of other libraries, by name; those that fail on the first batch
             are reported as failed.
     """
@@ -179,7 +184,7 @@ def measured(
         if name not in config.left_out
     }
     first = warmed_up(calls)
-    methods = {**METHODS, **{name: peers[name] for name in first.running}}
+    methods = {**own, **{name: peers[name] for name in first.running}}
     methods = {n: m for n, m in methods.items() if n not in config.left_out}
     training_step = methods.pop(PLAIN_STEP)
     # The reference comes first, because the others are compared with its result.
@@ -224,22 +229,29 @@ def measured(
 
 
 def measure(
-    config: Config, advance: Callable[[], None] = lambda: None
+    config: Config,
+    advance: Callable[[], None] = lambda: None,
+    after: Callable[[list[FidelityRecord | FailedMethod]], None] = lambda records: None,
 ) -> list[FidelityRecord | FailedMethod]:
     """Return one record for each problem and method.
 
     Args:
         config: what is measured.
         advance: function that is called after each batch.
+        after: function that is called after each problem with all records so far.
     """
     torch.set_num_threads(config.threads)
     device = torch.device(config.device)
+    own, peers = METHODS, PEERS
+    if config.step_lengths:
+        own = {name: METHODS[name] for name in (PLAIN_STEP, REFERENCE)} | STEP_LENGTHS
+        peers = {}
+    records: list[FidelityRecord | FailedMethod] = []
     with imports_frozen():
-        return [
-            record
-            for problem in config.problems
-            for record in measured(problem, config.batches, device, advance)
-        ]
+        for problem in config.problems:
+            records += measured(problem, config.batches, device, advance, own, peers)
+            after(records)
+    return records
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -269,13 +281,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     problems = tuple(known[name] for name in chosen)
     config = dataclasses.replace(config, problems=problems, device=options.device)
     console = wide_console(_WIDTH)
+
+    def print_and_write(records: list[FidelityRecord | FailedMethod]) -> None:
+        name = records[-1].problem
+        console.print(table([r for r in records if r.problem == name]))
+        if options.json is not None:
+            write_records(options.json, config, torch.device(config.device), records)
+
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("batches", total=config.batches * len(chosen))
-        records = measure(config, lambda: progress.advance(task))
-    for name in chosen:
-        console.print(table([r for r in records if r.problem == name]))
-    if options.json is not None:
-        write_records(options.json, config, torch.device(config.device), records)
+        records = measure(config, lambda: progress.advance(task), print_and_write)
     if options.picture is not None:
         options.picture.parent.mkdir(parents=True, exist_ok=True)
         draw([dataclasses.asdict(record) for record in records], options.picture)

@@ -12,7 +12,7 @@ from benchmarks import betty_methods, torchopt_methods
 from benchmarks.fidelity_problems import Source
 from benchmarks.measuring import synchronize
 from benchmarks.methods import CANDIDATES, SIGMA, TEMPERATURE, BilevelMethod, ours
-from l2l_evograd import EvoGrad
+from l2l_evograd import EvoGrad, Guided
 from l2l_evograd.oracle.fidelity import flat
 from l2l_evograd.oracle.unrolled import Unrolled
 from l2l_evograd.seeds import derive_seed, generator_for, seeded
@@ -28,6 +28,13 @@ POPULATIONS = {
     "evograd, K = 2": (EvoGrad(2), "gradient"),
     "evograd, K = 8": (EvoGrad(8), "gradient"),
     "evograd, K = 32": (EvoGrad(32), "gradient"),
+}
+
+# Guided at several lengths h of its step, to judge the default.
+STEP_LENGTHS: dict[str, BilevelMethod] = {
+    f"guided, {scheme}, h = {h:g}": ours(Guided(h=h, scheme=scheme))
+    for scheme in ("central", "forward")
+    for h in (0.003, 0.01, 0.03, 0.1, 0.3)
 }
 
 # Methods of other libraries, which may fail on a problem.

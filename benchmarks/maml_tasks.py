@@ -7,7 +7,7 @@ and a step of the optimizer. It returns that gradient.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import higher
 import torch
@@ -107,12 +107,27 @@ def task_loss(model: nn.Module, batch: Batch) -> Tensor:
     return F.cross_entropy(model(batch.images), batch.classes)
 
 
-def apply_gradients(task: MamlTask, gradients: Sequence[Tensor]) -> list[Tensor]:
+class Learned(Protocol):
+    """A problem whose initial weights are learned by an optimizer.
+
+    Attributes:
+        optimizer: optimizer of the initial weights.
+    """
+
+    optimizer: Optimizer
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """The initial weights."""
+        ...
+
+
+def apply_gradients(problem: Learned, gradients: Sequence[Tensor]) -> list[Tensor]:
     """Make the step of the initial weights, and return the gradients detached."""
     found = [slope.detach() for slope in gradients]
-    for weight, slope in zip(task.weights, found, strict=True):
+    for weight, slope in zip(problem.weights, found, strict=True):
         weight.grad = slope
-    task.optimizer.step()
+    problem.optimizer.step()
     return found
 
 
@@ -177,6 +192,7 @@ def _evolution(candidates: int) -> MamlMethod:
             task.lr,
             update="evolution",
             estimator=EvoGrad(candidates),
+            check="never",  # as for bilevel problems
         )
 
     return adapted(wrapper)

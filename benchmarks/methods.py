@@ -143,14 +143,19 @@ def ours(
     update: str = "gradient",
     order: str | None = None,
     generator: torch.Generator | None = None,
+    check: str = "never",
 ) -> BilevelMethod:
     """Return a method that calls ``bilevel_step`` once.
+
+    By default nothing is checked: a check costs a plain step, and of a training's steps
+    one in a hundred is checked.
 
     Args:
         estimator: estimator of the hypergradient.
         update: as in ``bilevel_step``.
         order: ``base_step`` of ``bilevel_step``; None: that of the problem.
         generator: generator of the perturbations; None: torch's global one.
+        check: as in ``bilevel_step``.
     """
 
     def step(problem: Bilevel) -> list[Tensor]:
@@ -166,6 +171,7 @@ def ours(
             estimator=estimator,
             base_step=order or problem.base_step,
             generator=generator,
+            check=check,
         ).hypergradient
 
     return step
@@ -192,4 +198,6 @@ METHODS: dict[str, BilevelMethod] = {
     "guided, central": ours(Guided()),
     "guided, base first": ours(Guided(scheme="forward"), order="before"),
     "exact": ours(Exact()),
+    "exact, forward mode": ours(Exact(mode="forward")),
+    "exact, double backward": ours(Exact(mode="reverse")),
 }

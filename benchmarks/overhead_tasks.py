@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from l2l_evograd.experiments.from_learn2learn import l2l
 
-_SIDE = 28  # OmniglotCNN takes images of this side only
+SIDE = 28  # OmniglotCNN takes images of this side only
 
 
 @dataclass(frozen=True)
@@ -81,22 +81,26 @@ class Task:
         return partial(functional_call, self.model, dict(params))
 
 
+def make_network(network: Network) -> tuple[nn.Module, Callable[..., Tensor]]:
+    """Return a new network with weights from torch's random state, and its loss."""
+    width = network.hidden
+    if network.kind == "mlp":
+        layers = [nn.Linear(1, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+        return nn.Sequential(*layers, nn.Linear(width, 1)), F.mse_loss
+    return l2l.vision.models.OmniglotCNN(network.samples, width), F.cross_entropy
+
+
 def make_task(network: Network, dtype: torch.dtype) -> Task:
     """Return the task; it is always the same, up to rounding to ``dtype``."""
     torch.manual_seed(0)
-    samples, width = network.samples, network.hidden
+    samples = network.samples
     weights = 0.5 + torch.rand(samples)
-    model: nn.Module
+    model, criterion = make_network(network)
     if network.kind == "mlp":
-        layers = [nn.Linear(1, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
-        model = nn.Sequential(*layers, nn.Linear(width, 1))
         points = (10 * torch.rand(2, samples, 1) - 5).to(dtype)
         support, query = (Batch(x, 2 * torch.sin(x + 1)) for x in points)
-        criterion: Callable[..., Tensor] = F.mse_loss
     else:
-        model = l2l.vision.models.OmniglotCNN(samples, width)
-        images = torch.randn(2, samples, 1, _SIDE, _SIDE).to(dtype)
+        images = torch.randn(2, samples, 1, SIDE, SIDE).to(dtype)
         support, query = (Batch(x, torch.arange(samples)) for x in images)
-        criterion = F.cross_entropy
     weights = weights.to(dtype).requires_grad_()
     return Task(model.to(dtype), criterion, support, query, weights, network.lr)

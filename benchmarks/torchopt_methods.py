@@ -19,6 +19,7 @@ from torchopt.diff.implicit import custom_root
 from torchopt.nn.stateless import reparametrize
 
 from benchmarks.maml_tasks import MamlMethod, MamlTask, apply_gradients, task_loss
+from benchmarks.meta_batches import MetaBatch, MetaBatchMethod
 from benchmarks.methods import At, BilevelMethod, gradient, step_both
 from benchmarks.problems import Bilevel
 
@@ -80,6 +81,22 @@ def maml_unrolled(task: MamlTask) -> list[Tensor]:
     found = gradient(task_loss(task.model, task.query), weights)
     torchopt.recover_state_dict(task.model, before)
     return apply_gradients(task, found)
+
+
+def meta_batch_unrolled(batch: MetaBatch) -> list[Tensor]:
+    """Make one meta-step on a meta-batch through unrolled ``MetaSGD`` steps."""
+    weights = batch.weights  # taken first, because MetaSGD replaces the model's weights
+    optimizer = torchopt.MetaSGD(batch.model, lr=batch.lr)
+    model, rule = _state(batch.model), _state(optimizer)
+    total = [torch.zeros_like(weight) for weight in weights]
+    for support, query in batch.tasks():
+        for _ in range(batch.steps):
+            optimizer.step(batch.loss(batch.model, support))
+        found = gradient(batch.loss(batch.model, query) / batch.count, weights)
+        total = [have + own for have, own in zip(total, found, strict=True)]
+        torchopt.recover_state_dict(batch.model, model)
+        torchopt.recover_state_dict(optimizer, rule)
+    return apply_gradients(batch, total)
 
 
 def maml_implicit(task: MamlTask) -> list[Tensor]:
@@ -172,9 +189,12 @@ def _distance(weights: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
     return torch.stack([(w - other).square().sum() for w, other in pairs]).sum()
 
 
-def _state(model: nn.Module) -> Any:
-    """Return a model's tensors and copies of its buffers, to restore them later."""
-    return torchopt.extract_state_dict(model, by="reference", detach_buffers=True)
+def _state(target: Any) -> Any:
+    """Return the tensors of a model or meta-optimizer, to restore them later.
+
+    The buffers of a model are copied.
+    """
+    return torchopt.extract_state_dict(target, by="reference", detach_buffers=True)
 
 
 def _owners(problem: Bilevel) -> nn.ModuleList:
@@ -212,4 +232,7 @@ METHODS: dict[str, BilevelMethod] = {
 MAML_METHODS: dict[str, MamlMethod] = {
     "TorchOpt, unrolled": maml_unrolled,
     "TorchOpt, implicit": maml_implicit,
+}
+META_BATCH_METHODS: dict[str, MetaBatchMethod] = {
+    "TorchOpt, unrolled": meta_batch_unrolled,
 }

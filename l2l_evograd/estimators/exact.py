@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 
 from l2l_evograd.checks import check_choice
 from l2l_evograd.estimators.base import Estimator, Question, dot, lengths, spread
+from l2l_evograd.estimators.batch_norm import INSTEAD
 from l2l_evograd.replay.inner_loss import InnerLoss, check_same, digest, gradient
 
 #: Bytes on the graph of an inner loss from which ``mode="auto"`` goes forward. Below,
@@ -187,7 +188,7 @@ def forward_mixed(
                     forward_ad.make_dual(w, v.detach() * spread(unit, v))
                     for w, v in zip(weights, direction, strict=True)
                 ]
-                value = loss(duals)
+                value = loss(duals, instead=INSTEAD)
             targets = [*(weights if params_too else []), *leaves]
             found = [_tangent(g, length) for g in gradient(value, targets)]
     except NotImplementedError as error:

@@ -134,7 +134,7 @@ class _Process:
         self.resettable = False
 
     def begin(self) -> int:
-        _give_back_free_memory()
+        give_back_free_memory()
         try:
             # "5" sets VmHWM back to the present VmRSS. Some containers forbid it.
             _CLEAR_REFS.write_text("5")
@@ -178,7 +178,7 @@ def _status(field: str) -> int:
     raise KeyError(field)
 
 
-def _give_back_free_memory() -> None:
+def give_back_free_memory() -> None:
     """Release the C library's free pages; reusing them would not be measured."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc only; other C libraries keep few

@@ -9,6 +9,7 @@ derivatives do not reach into the caller's graph.
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,9 +70,14 @@ class InnerLoss:
         new.leaves = list(leaves)
         return new
 
-    def __call__(self, params: Sequence[Tensor]) -> Tensor:
-        """Return ℓ(params, λ), differentiable in ``params`` and :attr:`leaves`."""
-        return self.program(params, self.leaves)
+    def __call__(self, params: Sequence[Tensor], **options: Any) -> Tensor:
+        """Return ℓ(params, λ), differentiable in ``params`` and :attr:`leaves`.
+
+        Args:
+            params: the weights.
+            **options: options of the program's call.
+        """
+        return self.program(params, self.leaves, **options)
 
     def gradients(
         self,

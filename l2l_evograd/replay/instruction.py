@@ -5,7 +5,7 @@ each call, then the inputs.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -121,8 +121,9 @@ class Instruction:
             self.states.append(call.random.again)
         self.finished: list[int] = []
 
-    def run(self, room: list[Any]) -> Any:
-        """Make the call."""
+    def run(self, room: list[Any], instead: Mapping[Any, Any]) -> Any:
+        """Make the call, or that of the function that stands in for its function."""
+        function = instead.get(self.function, self.function)
         args = list(self.args)
         for position, source in self.gaps:
             args[position] = source.pick(room)
@@ -132,11 +133,11 @@ class Instruction:
             for name, source in self.named:
                 kwargs[name] = source.pick(room)
         if not self.states:
-            return self.function(*args, **kwargs)
+            return function(*args, **kwargs)
         with contextlib.ExitStack() as stack:
             for state in self.states:
                 stack.enter_context(state())
-            return self.function(*args, **kwargs)
+            return function(*args, **kwargs)
 
     def places(self) -> list[int]:
         """Return the places in the room that are read."""

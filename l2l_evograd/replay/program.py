@@ -9,7 +9,8 @@ graph.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -25,6 +26,8 @@ from l2l_evograd.replay.tape import (
     reading_of,
     version_of,
 )
+
+_NOTHING: Mapping[Any, Any] = MappingProxyType({})
 
 
 class LostHistory(TypeError):
@@ -91,12 +94,18 @@ class Program:
         self._note_last_readings()
         self._check_inputs(variables)
 
-    def __call__(self, variables: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    def __call__(
+        self,
+        variables: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        instead: Mapping[Any, Any] = _NOTHING,
+    ) -> Tensor:
         """Compute the target again, with the same random numbers as the first time.
 
         Args:
             variables: one tensor for each variable position.
             inputs: one tensor for each of :attr:`inputs`.
+            instead: functions of the record, and the functions that stand in for them.
 
         Raises:
             RuntimeError: if a constant has been changed in place since.
@@ -108,7 +117,7 @@ class Program:
         room: list[Any] = [*variables, *gaps, *reversed(inputs)]
         with without_autocast({variable.device for variable in variables}):
             for place, instruction in enumerate(self._instructions, len(variables)):
-                room[place] = instruction.run(room)
+                room[place] = instruction.run(room, instead)
                 for finished in instruction.finished:
                     room[finished] = None
         answer: Tensor = self._target.pick(room)

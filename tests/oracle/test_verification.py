@@ -45,7 +45,10 @@ def test_the_worst_entry_is_named_with_all_figures(
     text = said(problem, estimator=Exact())
     assert problem.exact is not None
     wanted = float(problem.exact[0][2])
-    assert "by Exact() differs from the exact one, with update='gradient'" in text
+    assert (
+        "by Exact(mode='auto') differs from the exact one, with update='gradient'"
+        in text
+    )
     assert "lr=0.1 and 1 inner step." in text
     assert "The worst is entry [2] of hyperparameter 0, of shape (3,):" in text
     assert f"expected {wanted:.10g}, from higher" in text

@@ -92,7 +92,9 @@ class Weighted(LightningEvoGrad):
 
     def inner_loss(self, learner: Any, data: Tensor, labels: Tensor) -> Tensor:
         losses = nn.functional.cross_entropy(learner(data), labels, reduction="none")
-        return (losses * self.weights(nn.functional.one_hot(labels, WAYS).double())).mean()
+        return (
+            losses * self.weights(nn.functional.one_hot(labels, WAYS).double())
+        ).mean()
 
 
 class ClassWeights(nn.Module):

@@ -100,7 +100,7 @@ class _FunctionalLoss(InnerLoss):
     def __init__(self, lam: Tensor) -> None:
         self.inputs = self.leaves = [lam]
 
-    def __call__(self, params: Any) -> Tensor:
+    def __call__(self, params: Any, **options: Any) -> Tensor:
         """Return ℓ."""
         return inner_loss(*params, *self.leaves)
 
