@@ -66,7 +66,12 @@ _CONTIGUOUS_PEERS = (
     "Betty, cg",
 )
 _CONTIGUOUS_BILEVEL = (*_CONTIGUOUS_PEERS, "exact, double backward")
-_CONTIGUOUS_MAML = (*_CONTIGUOUS_PEERS, "exact")
+_CONTIGUOUS_MAML = (
+    *_CONTIGUOUS_PEERS,
+    "exact",
+    "exact, graphs kept",
+    "exact, computed again",
+)
 
 
 @dataclass(frozen=True)

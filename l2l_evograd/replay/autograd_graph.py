@@ -114,16 +114,21 @@ def differentiable_again(gradients: Sequence[Tensor]) -> bool:
     )
 
 
-def graph_bytes(tensors: Iterable[Tensor]) -> int:
+def graph_bytes(tensors: Iterable[Tensor], ends: Iterable[Tensor] = ()) -> int:
     """Estimate how many bytes of memory the graph behind tensors holds.
 
     The estimate is the size of all results on the graph, without leaves, because most
     functions save one result.
 
+    Args:
+        tensors: where the graph begins.
+        ends: tensors at which it ends, such as the weights before a step.
+
     Cost: one walk over the graph.
     """
     total = 0
-    for function in functions_behind(tensors):
+    last = [end.grad_fn for end in ends if end.grad_fn is not None]
+    for function in functions_behind(tensors, last):
         if function.next_functions:
             for result in function._input_metadata:
                 total += math.prod(result.shape) * result.dtype.itemsize

@@ -59,7 +59,7 @@ class Gradient:
         estimated = bool(now.hyperparameters) and not estimator.exact
         forward, size = False, None
         if isinstance(estimator, Exact) and now.hyperparameters:
-            size = graph_bytes([now.value])
+            size = graph_bytes([now.value], now.params)
             forward = goes_forward(estimator, now.first_order, now.keep, size)
         if estimated or now.again or forward:
             try:

@@ -172,9 +172,10 @@ class Keeping:
     def note(self, stepped: Stepped) -> None:
         """Add the size of the graph that a step keeps to the total.
 
-        Cost: one walk over the graph.
+        Cost: one walk over the graph of the step.
         """
         if self.memory != "auto" or self.again or not stepped.graph:
             return
-        self._kept += graph_bytes([t for t in stepped.graph if t is not None])
+        ends = [t for t in stepped.graph if t is not None]
+        self._kept += graph_bytes(ends, stepped.before)
         self.again = self._kept > self.limit

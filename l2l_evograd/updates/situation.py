@@ -22,6 +22,7 @@ class Stepped:
         reached: for each of λ, whether the inner loss depends on it.
         extras: the derivatives of ℓ with respect to the extras of the situation.
         graph: tensors at the end of the graph that is kept until ``backward()``.
+        before: the old weights, at which the graph of this step begins.
         size: bytes on the graph of ℓ, if the step has looked.
     """
 
@@ -30,6 +31,7 @@ class Stepped:
     reached: list[bool]
     extras: list[Tensor | None]
     graph: Sequence[Tensor | None] = ()
+    before: Sequence[Tensor] = ()
     size: int | None = None
 
 
@@ -161,7 +163,7 @@ class Situation:
                 for param, slope, rate in zip(self.params, slopes, self.lr, strict=True)
             ]
         known = [None if g is None else g.detach() for g in gradients]
-        return Stepped(after, known, reached, extras, graph)
+        return Stepped(after, known, reached, extras, graph, self.params)
 
 
 def roles(

@@ -61,6 +61,7 @@ def test_the_bytes_of_a_graph_are_those_of_its_results_each_once():
     out = hidden.sum(1)
     assert graph_bytes([out]) == 8 * (40 + 10)
     assert graph_bytes([out, hidden, out]) == 8 * (40 + 10)
+    assert graph_bytes([out], [hidden, a]) == graph_bytes([out]) - graph_bytes([hidden])
     assert graph_bytes([a, torch.ones(3)]) == 0
     single = torch.ones(6, dtype=torch.float32, requires_grad=True).exp()
     assert graph_bytes([single]) == 4 * 6

@@ -163,7 +163,7 @@ WAYS = {
     "recompute": {"memory": "recompute"},
     "auto": {},
     "auto, nothing kept": {"memory_limit": 0},
-    "auto, some kept": {"memory_limit": 40_000},
+    "auto, some kept": {"memory_limit": 10_000},
 }
 
 
