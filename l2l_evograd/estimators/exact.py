@@ -174,10 +174,7 @@ def forward_mixed(
         NoForwardDerivative: if an operation lacks a derivative, or inside another
             computation by forward mode, such as ``torch.func.jvp``.
     """
-    # Tangents of unit length keep their digits in half precision. The result is linear
-    # in v.
-    length = lengths(direction)
-    unit = torch.where(length > 0, 1 / length, torch.zeros_like(length))
+    direction, length = _of_safe_length(loss, direction)
     leaves = [loss.leaves[position] for position in wanted]
     weights = [_unexpanded(p).requires_grad_(params_too) for p in params]
     try:
@@ -185,7 +182,7 @@ def forward_mixed(
         with forward_ad.dual_level():
             with torch.enable_grad():
                 duals = [
-                    forward_ad.make_dual(w, v.detach() * spread(unit, v))
+                    forward_ad.make_dual(w, v.detach())
                     for w, v in zip(weights, direction, strict=True)
                 ]
                 value = loss(duals, instead=INSTEAD)
@@ -201,6 +198,21 @@ def forward_mixed(
     return found[:split], found[split:]
 
 
+def _of_safe_length(
+    loss: InnerLoss, direction: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Tensor | None]:
+    """Return v, or a multiple of it and the factor by which the result is multiplied.
+
+    In half precision the tangents of a short v would lose their digits.
+    """
+    casts = "aten::_to_copy" in loss.program.functions
+    if not casts and all(v.dtype.itemsize > 2 for v in direction):
+        return direction, None
+    length = lengths(direction)
+    unit = torch.where(length > 0, 1 / length, torch.zeros_like(length))
+    return [v * spread(unit, v) for v in direction], length
+
+
 def _unexpanded(param: Tensor) -> Tensor:
     """Return the tensor without a graph; a dual number needs memory of its own."""
     repeats = any(
@@ -210,10 +222,12 @@ def _unexpanded(param: Tensor) -> Tensor:
     return param.detach().clone() if repeats else param.detach()
 
 
-def _tangent(grad: Tensor, length: Tensor) -> Tensor:
+def _tangent(grad: Tensor, length: Tensor | None) -> Tensor:
     tangent = forward_ad.unpack_dual(grad).tangent
     if tangent is None:
         return torch.zeros_like(grad)
+    if length is None:
+        return tangent.clone()  # no part of a larger tensor, and no symbol of zeros
     return tangent * spread(length, tangent)
 
 
