@@ -132,8 +132,7 @@ CONFIGS = {
         methods=_FEW_CANDIDATES,
         rounds=1,
     ),
-    # One thread: the tasks are too small to share out.
-    "meta-batch": Config(_meta_batches(SINE, OMNIGLOT), rounds=5, threads=1),
+    "meta-batch": Config(_meta_batches(SINE, OMNIGLOT), rounds=5),
     "lft-large": Config(
         _LARGE,
         methods=(

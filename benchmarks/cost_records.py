@@ -33,7 +33,10 @@ class CostRecord:
         passes: arithmetic of a call as a number of forward passes: three times the
             method's multiplications in convolutions and matrix products, divided by
             those of the plain step (one forward and one backward pass). It does not
-            depend on the speed of the machine. None if it was not counted.
+            depend on the speed of the machine. torch's formulas count the gradient of a
+            grouped convolution's weights as many times as there are groups, so the
+            passes of networks whose convolutions compute several tasks at once are too
+            high. None if it was not counted.
         difference: relative distance ‖ĝ − g‖/‖g‖ of the gradient that the method's
             first call returns to that of the problem's exact reference method, in
             single precision; None without a gradient or without the reference.
