@@ -383,6 +383,7 @@ class EvoGradMetaOptimizer(nn.Module):
         Each task has its own weights, random numbers and buffers: batch normalisation
         uses the statistics of the task. Estimators work on each task; their
         perturbations are those of the loop. The model's buffers are not changed.
+        Python code of the model and of the loss runs once for all tasks.
 
         Args:
             loss: scalar loss of one task's outputs and labels.
@@ -404,10 +405,13 @@ class EvoGradMetaOptimizer(nn.Module):
             ValueError: for different numbers of tasks, for a loss that is not a finite
                 scalar, or that does not use some of the adapted parameters or
                 hyperparameters.
+            TypeError: if a subclass has another ``forward`` or ``adapt``, or if this
+                module has hooks.
             RuntimeError: if the model or the loss cannot be computed for all tasks at
                 once: if it reads values as Python numbers, keeps tensors of a call in
-                its attributes, draws random numbers with Python or NumPy, or uses an
-                operation that ``torch.func.vmap`` does not support.
+                its attributes, draws random numbers with Python or NumPy, has backward
+                hooks or activation checkpoints, or uses an operation that
+                ``torch.func.vmap`` does not support.
 
         Cost:
             The arithmetic of the loop in a few large operations. The graphs of all
@@ -415,8 +419,7 @@ class EvoGradMetaOptimizer(nn.Module):
         """
 
         def of_task(model: nn.Module, inputs: Tensor, labels: Tensor) -> Any:
-            outputs = model(inputs)
-            return loss(outputs, labels), outputs
+            return loss(model(inputs), labels), ()
 
         return adapt_tasks(self, of_task, of_task, support, query, steps, chunk_size)[0]
 

@@ -38,6 +38,7 @@ def adapt_tasks(
         first_order: as for :meth:`EvoGradMetaOptimizer.clone`.
     """
     tasks = number_of_tasks(support, query)
+    _check_ordinary(meta)
     check_count(steps, "steps", least=0)
     size = tasks if chunk_size is None else check_count(chunk_size, "chunk_size")
     random = meta._update.estimator.random
@@ -64,6 +65,25 @@ def adapt_tasks(
     return torch.cat(losses), outputs
 
 
+def _check_ordinary(meta: "EvoGradMetaOptimizer") -> None:
+    """Raise an error if calls of learners do more than call the model."""
+    own = {name for kind in type(meta).__mro__ for name in _owned(kind)}
+    if own or meta._forward_hooks or meta._forward_pre_hooks or meta._backward_hooks:
+        what = " and ".join(sorted(own)) or "hooks"
+        raise TypeError(
+            f"expected an EvoGradMetaOptimizer with its own forward and adapt and "
+            f"without hooks, got one with other {what}, which a computation of all "
+            f"tasks at once does not call: use clone() and adapt() in a loop over the "
+            f"tasks instead"
+        )
+
+
+def _owned(kind: type) -> set[str]:
+    if kind.__module__.startswith(("l2l_evograd.", "torch.")):
+        return set()
+    return {"forward", "adapt"} & set(vars(kind))
+
+
 def _adapt_chunk(
     learner: "EvoGradMetaOptimizer",
     inner_loss: TaskLoss,
@@ -80,6 +100,12 @@ def _adapt_chunk(
     for step_seeds in seeds:
         with learner._recording(model.renewed_buffers()), learner._kernels():
             losses, _ = model.losses(inner_loss, params, support)
+        if learner._checkpoints.behind(losses):
+            raise RuntimeError(
+                "the model uses activation checkpoints, which torch.func.vmap cannot "
+                "compute again: use clone() and adapt() in a loop over the tasks "
+                "instead, or chunk_size to save memory"
+            )
         params = learner._moved(
             Situation(
                 value=losses.sum(),

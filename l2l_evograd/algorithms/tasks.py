@@ -17,7 +17,7 @@ from torch.func import vmap
 from l2l_evograd.checks import InputError
 from l2l_evograd.replay.call_state import without_fused_layers
 from l2l_evograd.replay.module_copy import buffers_of, copy_structure, exchange
-from l2l_evograd.replay.tensor import is_of_vmap, tensors_in
+from l2l_evograd.replay.tensor import TruthOfVmap, is_of_vmap, tensors_in
 
 # Inputs and labels.
 Pair = tuple[Tensor, Tensor]
@@ -84,13 +84,24 @@ class TasksModel:
         copies = {id(buffer): buffer.clone() for buffer in module.buffers()}
         self._copy = copy_structure(module, copies)
         self._weights = list(weights)  # what the copy holds at present
-        self._places: list[tuple[nn.Module, str]] = []
-        self._own: list[Tensor] = []
+        places: dict[int, list[tuple[nn.Module, str]]] = {}
+        found: dict[int, Tensor] = {}
         for child in self._copy.modules():
+            _refuse_hooks(child)
             for name, buffer in child.named_buffers(recurse=False):
-                if child.training and buffer.is_floating_point():
-                    self._places.append((child, name))
-                    self._own.append(buffer.expand(count, *buffer.shape))
+                if buffer.is_floating_point():
+                    places.setdefault(id(buffer), []).append((child, name))
+                    found[id(buffer)] = buffer
+        # A buffer that several layers share stays shared.
+        written = {
+            key for key, of in places.items() if any(child.training for child, _ in of)
+        }
+        self._places = [places[key] for key in places if key in written]
+        self._own = [
+            buffer.expand(count, *buffer.shape)
+            for key, buffer in found.items()
+            if key in written
+        ]
 
     def renewed_buffers(self) -> list[Tensor]:
         """Return the buffers, of which each task has its own, as new tensors.
@@ -119,10 +130,12 @@ class TasksModel:
             pairs = zip(self._weights, weights, strict=True)
             exchange(self._copy, {id(old): new for old, new in pairs})
             self._weights = list(weights)
-            for (child, name), buffer in zip(self._places, buffers, strict=True):
-                child._buffers[name] = buffer
-            found = loss(self._copy, inputs, labels)
-            written = [getattr(child, name) for child, name in self._places]
+            for shared, buffer in zip(self._places, buffers, strict=True):
+                for child, name in shared:
+                    child._buffers[name] = buffer
+            with TruthOfVmap():
+                found = loss(self._copy, inputs, labels)
+            written = [_one_of(shared) for shared in self._places]
             self._check_nothing_stored([*weights, *written])
             return *found, written
 
@@ -130,12 +143,12 @@ class TasksModel:
             losses, outputs, self._own = vmap(of_one, randomness="different")(
                 tuple(params), self._own, *pair
             )
-        if losses.dim() != 1:
+        if losses.numel() != len(losses):
             raise InputError(
                 f"expected the loss of a task to be a scalar, got a tensor of shape "
                 f"{tuple(losses.shape[1:])}; reduce it with .mean() or .sum()"
             )
-        return losses, outputs
+        return losses.flatten(), outputs
 
     def _check_nothing_stored(self, known: Sequence[Tensor]) -> None:
         own = {id(tensor) for tensor in known}
@@ -150,7 +163,41 @@ class TasksModel:
                         )
 
 
+def _one_of(shared: Sequence[tuple[nn.Module, str]]) -> Tensor:
+    """Return the buffer that several layers hold.
+
+    Raises:
+        RuntimeError: if one of them has replaced it, so that they hold different ones.
+    """
+    buffers: list[Tensor] = [getattr(child, name) for child, name in shared]
+    if any(buffer is not buffers[0] for buffer in buffers):
+        raise RuntimeError(
+            f"a layer replaced the buffer {shared[0][1]} that other layers share: "
+            f"{_LOOP}"
+        )
+    return buffers[0]
+
+
+def _refuse_hooks(child: nn.Module) -> None:
+    if child._backward_hooks or child._backward_pre_hooks:
+        raise RuntimeError(
+            f"{type(child).__name__} has a backward hook, which torch.func.vmap does "
+            f"not call: remove it, or {_LOOP}"
+        )
+
+
 _LOOP = "use clone() and adapt() in a loop over the tasks instead"
+
+
+# Words of errors that only arise because all tasks are computed at once.
+_OF_VMAP = (
+    "vmap",
+    "Batching rule",
+    "broadcast shape",
+    "data pointer of Tensor",
+    "cannot register a hook",
+    "does not require grad",
+)
 
 
 @contextlib.contextmanager
@@ -159,7 +206,7 @@ def _explained() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not any(word in str(error) for word in ("vmap", "Batching rule")):
+        if not any(words in str(error) for words in _OF_VMAP):
             raise
         raise RuntimeError(
             f"the model or the loss cannot be computed for all tasks at once: {_LOOP}. "

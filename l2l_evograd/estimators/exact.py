@@ -103,7 +103,8 @@ class Exact(Estimator):
             try:
                 return forward_mixed(loss, params, direction, wanted, params_too)
             except NoForwardDerivative as error:
-                _LACKING.add(loss.program.functions)
+                if not isinstance(error, Nested):
+                    _LACKING.add(loss.program.functions)
                 _say_once(str(error))
         return exact_mixed(loss, params, direction, wanted, params_too, slopes_before)
 
@@ -112,13 +113,19 @@ class NoForwardDerivative(RuntimeError):
     """An operation of the inner loss, or of its backward pass, has no tangent."""
 
 
+class Nested(NoForwardDerivative):
+    """Another computation by forward mode is under way; torch allows one at a time."""
+
+
 # Operations for which torch 2.15 computes a wrong tangent of the backward pass without
 # an error, mostly because a saved result such as a factorization has no tangent. The
 # list is from a comparison of all of torch's sample inputs with double backward, and
-# leaves out linear algebra as a whole.
+# leaves out linear algebra as a whole. The gradients of writes to given places are not
+# defined if a place is given twice.
 _WRONG = re.compile(
     r"aten::(_?linalg_(?!vector_norm|cross)|cholesky|triangular_solve|lu_|_lu_|ormqr"
-    r"|cumprod|scatter_reduce|index_reduce|as_strided_scatter|max_unpool)"
+    r"|cumprod|scatter(?!_add)|index_put|index_copy|index_reduce|as_strided_scatter"
+    r"|max_unpool)"
 )
 
 # The sets of operations of losses that could not be differentiated by forward mode.
@@ -171,8 +178,8 @@ def forward_mixed(
         params_too: whether ∂D/∂θ is wanted.
 
     Raises:
-        NoForwardDerivative: if an operation lacks a derivative, or inside another
-            computation by forward mode, such as ``torch.func.jvp``.
+        NoForwardDerivative: if an operation lacks a derivative.
+        Nested: inside another computation by forward mode, such as ``torch.func.jvp``.
     """
     direction, length = _of_safe_length(loss, direction)
     leaves = [loss.leaves[position] for position in wanted]
@@ -193,7 +200,8 @@ def forward_mixed(
     except RuntimeError as error:
         if "forward mode AD" not in str(error).replace("-", " "):
             raise
-        raise NoForwardDerivative(str(error).partition(". ")[0]) from error
+        kind = Nested if "Nested" in str(error) else NoForwardDerivative
+        raise kind(str(error).partition(". ")[0]) from error
     split = len(weights) if params_too else 0
     return found[:split], found[split:]
 

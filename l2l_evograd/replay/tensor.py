@@ -192,6 +192,37 @@ def is_of_vmap(tensor: Tensor) -> bool:
     return found
 
 
+class TruthOfVmap(TorchFunctionMode):
+    """Let tensors inside ``torch.func.vmap`` say whether autograd follows them.
+
+    Inside ``vmap`` no tensor seems to require grad, although the tensors of all tasks
+    together do. Models that ask would take another branch than outside.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call the function."""
+        if func in _ASKING:
+            tensor = args[0]
+            while is_of_vmap(tensor):
+                tensor = torch._C._functorch.get_unwrapped(tensor)
+            return func(tensor)
+        return func(*args, **(kwargs or {}))
+
+
+_ASKING = frozenset(
+    {
+        vars(torch._C.TensorBase)["requires_grad"].__get__,
+        vars(torch._C.TensorBase)["is_leaf"].__get__,
+    }
+)
+
+
 def plain(tensor: Tensor) -> Tensor:
     """Return the tensor as an ordinary one, on the same autograd graph."""
     if not isinstance(tensor, TapedTensor):

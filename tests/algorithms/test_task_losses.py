@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from zoo import ZOO
 
 from l2l_evograd import (
@@ -366,3 +367,178 @@ def test_a_hyperparameter_that_is_not_used_is_refused():
     )
     with pytest.raises(ValueError, match="hyperparameter 0"):
         meta.task_losses(F.cross_entropy, *meta_batch())
+
+
+# --- what a breaker found ------------------------------------------------------------
+
+
+class Asking(nn.Module):
+    """A model that looks at whether autograd follows its tensors."""
+
+    def __init__(self, hook=False):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(4, WAYS)
+        self.hook = hook
+
+    def forward(self, x):
+        hidden = torch.tanh(self.first(x))
+        if hidden.requires_grad and not hidden.is_leaf:
+            if self.hook:
+                hidden.register_hook(lambda grad: -grad)
+            hidden = 2 * hidden
+        return self.second(hidden)
+
+
+def test_models_that_ask_whether_autograd_follows_get_the_answer_of_the_loop():
+    found, expected = (found_by(way, Asking) for way in (at_once, loop))
+    assert_equal(found, expected)
+
+
+def hooked(register):
+    model = small()
+    getattr(model[3], register)(lambda *arguments: None)
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: Asking(hook=True),
+        lambda: hooked("register_full_backward_hook"),
+        lambda: hooked("register_full_backward_pre_hook"),
+    ],
+)
+def test_hooks_of_the_backward_pass_are_refused(model):
+    refused(model(), RuntimeError, r"use clone\(\) and adapt\(\) in a loop")
+
+
+class Doubled(EvoGradMetaOptimizer):
+    def forward(self, *args):
+        return 2 * super().forward(*args)
+
+
+class Scaled(EvoGradMetaOptimizer):
+    def adapt(self, loss, **options):
+        super().adapt(3 * loss, **options)
+
+
+class Named(EvoGradMetaOptimizer):
+    """Changes nothing."""
+
+
+def test_what_learners_do_besides_is_refused():
+    hooked = EvoGradMetaOptimizer(small().double(), 0.1)
+    hooked.register_forward_hook(lambda module, inputs, outputs: 2 * outputs)
+    for meta, what in [
+        (Doubled(small().double(), 0.1), "forward"),
+        (Scaled(small().double(), 0.1), "adapt"),
+        (hooked, "hooks"),
+    ]:
+        with pytest.raises(TypeError, match=f"with other {what}, which a computation"):
+            meta.task_losses(F.cross_entropy, *meta_batch())
+    meta = Named(small().double(), 0.1)
+    assert meta.task_losses(F.cross_entropy, *meta_batch()).isfinite().all()
+
+
+class Reader(nn.Module):
+    def __init__(self, average):
+        super().__init__()
+        self.register_buffer("average", average)
+
+    def forward(self, x):
+        return x - self.average
+
+
+class Writer(Reader):
+    def forward(self, x):
+        with torch.no_grad():
+            self.average.mul_(0.5).add_(0.5 * x.mean(0))
+        return x
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_buffer_of_two_layers_stays_one(training):
+    def model():
+        torch.manual_seed(1)
+        average = torch.zeros(6, **DOUBLE)
+        reader = Reader(average).train(training)
+        found = nn.Sequential(Writer(average), reader, nn.Linear(6, WAYS))
+        found[1].training = training
+        return found
+
+    def ready():
+        found = model()
+        assert found[0].average is found[1].average
+        return found
+
+    class Kept(nn.Module):  # .double() would make two tensors of one
+        def __init__(self):
+            super().__init__()
+            self.layers = ready()
+
+        def double(self):
+            self.layers[2].double()
+            return self
+
+        def forward(self, x):
+            return self.layers(x)
+
+    found, expected = (found_by(way, Kept) for way in (at_once, loop))
+    assert_equal(found, expected)
+
+
+def test_a_loss_of_one_element_is_a_scalar():
+    def loss(outputs, labels):
+        return F.cross_entropy(outputs, labels)[None]
+
+    meta = EvoGradMetaOptimizer(small().double(), 0.1)
+    assert meta.task_losses(loss, *meta_batch()).shape == (TASKS,)
+
+
+class Several(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, WAYS)
+
+    def forward(self, x):
+        return self.linear(x), None, "a name"
+
+
+def test_models_may_return_anything_that_the_loss_understands():
+    meta = EvoGradMetaOptimizer(Several().double(), 0.1)
+
+    def loss(outputs, labels):
+        return F.cross_entropy(outputs[0], labels)
+
+    assert meta.task_losses(loss, *meta_batch()).isfinite().all()
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(4, WAYS)
+
+    def forward(self, x):
+        hidden = checkpoint(lambda x: torch.tanh(self.first(x)), x, use_reentrant=False)
+        return self.second(hidden)
+
+
+def test_activation_checkpoints_are_refused():
+    refused(Checkpointed(), RuntimeError, "activation checkpoints, which torch.func")
+
+
+class Counting(nn.Module):
+    """Writes values of a task to a buffer that all tasks share."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(6, dtype=torch.int64))
+        self.linear = nn.Linear(6, WAYS)
+
+    def forward(self, x):
+        self.seen += (x > 0).sum(0)
+        return self.linear(x)
+
+
+def test_values_of_tasks_in_a_shared_buffer_are_refused():
+    refused(Counting(), RuntimeError, r"use clone\(\) and adapt\(\) in a loop")

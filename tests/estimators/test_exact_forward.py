@@ -347,3 +347,14 @@ def test_bilevel_steps_of_all_modes_are_the_same():
     expected = after_bilevel_steps("reverse")
     for mode in ("forward", "auto"):
         assert_equal(after_bilevel_steps(mode), expected)
+
+
+def test_forward_mode_is_taken_again_after_a_call_inside_forward_mode(calls):
+    parts = small_problem()
+    options = {"lr": 0.1, "estimator": Exact("forward"), "check": "never"}
+    with torch.autograd.forward_ad.dual_level():
+        inside = hypergradient(*parts, **options).gradients
+    assert calls == ["forward", "reverse"]
+    outside = hypergradient(*parts, **options).gradients
+    assert calls == ["forward", "reverse", "forward"]
+    assert_equal([inside], [outside])
