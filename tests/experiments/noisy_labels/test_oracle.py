@@ -210,13 +210,13 @@ def test_guided_is_exact_up_to_the_error_of_a_finite_difference():
     assert 0 < gap(guided, exact) < 0.02 * size
 
 
-def test_a_forward_difference_takes_one_pass_more_and_no_second():
+def test_a_step_calls_the_model_once_for_each_of_its_losses():
     module = fresh("guided")
     calls = []
     module.model[0].register_forward_hook(lambda *_: calls.append(1))
     stepped(module)
-    # The inner loss, the outer loss, and the inner loss a step away.
-    assert len(calls) == 3
+    # All other passes are replayed, and the loss at the new λ shares the first pass.
+    assert len(calls) == 2
 
 
 def test_the_population_of_the_paper_stands_for_a_tiny_learning_rate():
