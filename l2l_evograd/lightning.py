@@ -258,15 +258,11 @@ class LightningEvoGrad(LightningEpisodicModule):
             outputs = model(data)
             return self.loss(outputs, labels), outputs
 
-        meta, order = self.model, None if training else True
-        was_training = meta.module.training
-        meta.module.train()
-        try:
-            losses, outputs = adapt_tasks(
-                meta, inner, outer, support, query, self.adaptation_steps, None, order
-            )
-        finally:
-            meta.module.train(was_training)
+        meta = self.model.clone(first_order=None if training else True)
+        meta.train()
+        losses, outputs = adapt_tasks(
+            meta, inner, outer, support, query, self.adaptation_steps
+        )
         error = losses.mean() if training else losses.mean().detach()
         return error, accuracy(outputs.detach().flatten(0, 1), query[1].flatten())
 

@@ -242,6 +242,16 @@ def test_a_batch_of_several_tasks_is_their_mean(training, options):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
+def test_several_tasks_leave_layers_in_evaluation_mode_as_they_are():
+    module = make_module()
+    norm = module.model.module[1].eval()
+    batch = [
+        torch.stack(parts) for parts in zip(make_task(0), make_task(1), strict=True)
+    ]
+    module.meta_learn(batch, 0, WAYS, 2, 3)
+    assert not norm.training and module.model.module.training
+
+
 def test_hyperparameters_get_their_gradient_from_several_tasks():
     found = []
     for several in (True, False):

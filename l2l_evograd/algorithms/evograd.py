@@ -8,7 +8,7 @@ that are looked up in the model. learn2learn itself is not imported.
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -401,12 +401,11 @@ class EvoGradMetaOptimizer(nn.Module):
 
         Raises:
             TypeError: if support or query is not a pair of tensors with a task axis,
-                such as a list of tasks of unequal size.
+                such as a list of tasks of unequal size; if a subclass has another
+                ``forward`` or ``adapt``, or if this module has hooks.
             ValueError: for different numbers of tasks, for a loss that is not a finite
                 scalar, or that does not use some of the adapted parameters or
                 hyperparameters.
-            TypeError: if a subclass has another ``forward`` or ``adapt``, or if this
-                module has hooks.
             RuntimeError: if the model or the loss cannot be computed for all tasks at
                 once: if it reads values as Python numbers, keeps tensors of a call in
                 its attributes, draws random numbers with Python or NumPy, has backward
@@ -436,13 +435,12 @@ class EvoGradMetaOptimizer(nn.Module):
             self._history,
         )
 
-    @contextlib.contextmanager
-    def _recording(self, buffers: Iterable[Tensor]) -> Iterator[None]:
-        """Record the body if this learner's inner losses have to be recorded."""
-        with contextlib.ExitStack() as stack:
-            if self._records:
-                stack.enter_context(Recording(buffers))
-            yield
+    def _recording(
+        self, buffers: Iterable[Tensor]
+    ) -> contextlib.AbstractContextManager[Any]:
+        if self._records:
+            return Recording(buffers)
+        return contextlib.nullcontext()
 
     @property
     def _follows(self) -> bool:

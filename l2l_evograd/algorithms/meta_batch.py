@@ -23,7 +23,6 @@ def adapt_tasks(
     query: Pair,
     steps: int,
     chunk_size: int | None = None,
-    first_order: bool | None = None,
 ) -> tuple[Tensor, Any]:
     """Adapt to all tasks at once; return the query losses and the query outputs.
 
@@ -35,7 +34,6 @@ def adapt_tasks(
         query: likewise.
         steps: likewise.
         chunk_size: likewise.
-        first_order: as for :meth:`EvoGradMetaOptimizer.clone`.
     """
     tasks = number_of_tasks(support, query)
     _check_ordinary(meta)
@@ -51,7 +49,7 @@ def adapt_tasks(
         part = slice(start, start + size)
         found.append(
             _adapt_chunk(
-                meta.clone(first_order),
+                meta.clone(),
                 inner_loss,
                 outer_loss,
                 (support[0][part], support[1][part]),

@@ -85,23 +85,19 @@ class TasksModel:
         self._copy = copy_structure(module, copies)
         self._weights = list(weights)  # what the copy holds at present
         places: dict[int, list[tuple[nn.Module, str]]] = {}
-        found: dict[int, Tensor] = {}
         for child in self._copy.modules():
             _refuse_hooks(child)
             for name, buffer in child.named_buffers(recurse=False):
                 if buffer.is_floating_point():
                     places.setdefault(id(buffer), []).append((child, name))
-                    found[id(buffer)] = buffer
         # A buffer that several layers share stays shared.
-        written = {
-            key for key, of in places.items() if any(child.training for child, _ in of)
-        }
-        self._places = [places[key] for key in places if key in written]
-        self._own = [
-            buffer.expand(count, *buffer.shape)
-            for key, buffer in found.items()
-            if key in written
+        self._places = [
+            shared
+            for shared in places.values()
+            if any(child.training for child, _ in shared)
         ]
+        buffers = [_one_of(shared) for shared in self._places]
+        self._own = [buffer.expand(count, *buffer.shape) for buffer in buffers]
 
     def renewed_buffers(self) -> list[Tensor]:
         """Return the buffers, of which each task has its own, as new tensors.

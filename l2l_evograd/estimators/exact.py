@@ -67,15 +67,18 @@ class Exact(Estimator):
         """Check the arguments."""
         check_choice(self.mode, ("auto", "forward", "reverse"), "mode")
 
-    def goes_forward(self, weights_too: bool, size: int | None) -> bool:
+    def goes_forward(
+        self, weights_too: bool, size: int | None = None, keep: bool = False
+    ) -> bool:
         """Say whether to go forward over reverse.
 
         Args:
             weights_too: whether the derivative with respect to θ is wanted as well.
             size: bytes on the graph of the inner loss; None if not known yet.
+            keep: whether the graph of the step is kept unless ``mode`` insists.
         """
         if self.mode == "auto":
-            return not weights_too and (size is None or size >= FORWARD_FROM)
+            return not (weights_too or keep) and (size is None or size >= FORWARD_FROM)
         return self.mode == "forward"
 
     def mixed(self, question: Question) -> list[Tensor]:
@@ -98,7 +101,7 @@ class Exact(Estimator):
         The arguments are those of :func:`exact_mixed`. Forward mode does not compute
         ∇_θ ℓ unless ∂D/∂θ is wanted, and compares nothing with ``slopes_before``.
         """
-        forward = self.goes_forward(params_too, None) and not torch.is_grad_enabled()
+        forward = self.goes_forward(params_too) and not torch.is_grad_enabled()
         if forward and not lacks_forward(loss):
             try:
                 return forward_mixed(loss, params, direction, wanted, params_too)

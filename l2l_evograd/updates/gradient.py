@@ -59,8 +59,9 @@ class Gradient:
         estimated = bool(now.hyperparameters) and not estimator.exact
         forward, size = False, None
         if isinstance(estimator, Exact) and now.hyperparameters:
-            size = graph_bytes([now.value], now.params)
-            forward = goes_forward(estimator, now.first_order, now.keep, size)
+            if estimator.mode == "auto" and now.first_order and not now.keep:
+                size = graph_bytes([now.value], now.params)
+            forward = estimator.goes_forward(not now.first_order, size, now.keep)
         if estimated or now.again or forward:
             try:
                 loss = InnerLoss(now.target, now.params, hold=True)
@@ -225,22 +226,6 @@ class _Adjoint:
             for position, guard in zip(estimated, guarded, strict=True):
                 inputs[position] = guard
         return [*weights, *inputs]
-
-
-def goes_forward(
-    estimator: Exact, first_order: bool, keep: bool, size: int | None
-) -> bool:
-    """Say whether the adjoint of an exact step goes forward over reverse.
-
-    Args:
-        estimator: the estimator of ∂D/∂λ.
-        first_order: as in :class:`Situation`.
-        keep: likewise.
-        size: bytes on the graph of ℓ; None if not known yet.
-    """
-    if keep and estimator.mode == "auto":
-        return False
-    return estimator.goes_forward(not first_order, size)
 
 
 def _partials(loss: InnerLoss, now: Situation) -> list[tuple[int, Tensor | None]]:

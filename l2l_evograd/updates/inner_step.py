@@ -17,7 +17,7 @@ from l2l_evograd.estimators import EvoGrad, Exact, resolve_estimator
 from l2l_evograd.replay.autograd_graph import graph_bytes
 from l2l_evograd.replay.tensor import ordinary_functions
 from l2l_evograd.updates.evolution import Evolution
-from l2l_evograd.updates.gradient import Gradient, goes_forward
+from l2l_evograd.updates.gradient import Gradient
 from l2l_evograd.updates.situation import Situation, Stepped
 
 Update = Gradient | Evolution
@@ -77,7 +77,7 @@ def needs_a_record(
     estimator = update.estimator
     if not isinstance(estimator, Exact):
         return True
-    forward = goes_forward(estimator, first_order, keeping.keeps, history.size)
+    forward = estimator.goes_forward(not first_order, history.size, keeping.keeps)
     return keeping.again or forward
 
 
