@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from l2l_evograd.algorithms.tasks import Pair, TaskLoss, TasksModel, number_of_tasks
+from l2l_evograd.algorithms.tasks import (
+    LOOP,
+    Pair,
+    TaskLoss,
+    TasksModel,
+    number_of_tasks,
+)
 from l2l_evograd.checks import check_count
 from l2l_evograd.seeds import draw_seed
 from l2l_evograd.updates.learning_rates import matched
@@ -71,8 +77,7 @@ def _check_ordinary(meta: "EvoGradMetaOptimizer") -> None:
         raise TypeError(
             f"expected an EvoGradMetaOptimizer with its own forward and adapt and "
             f"without hooks, got one with other {what}, which a computation of all "
-            f"tasks at once does not call: use clone() and adapt() in a loop over the "
-            f"tasks instead"
+            f"tasks at once does not call: {LOOP}"
         )
 
 
@@ -100,9 +105,8 @@ def _adapt_chunk(
             losses, _ = model.losses(inner_loss, params, support)
         if learner._checkpoints.behind(losses):
             raise RuntimeError(
-                "the model uses activation checkpoints, which torch.func.vmap cannot "
-                "compute again: use clone() and adapt() in a loop over the tasks "
-                "instead, or chunk_size to save memory"
+                f"the model uses activation checkpoints, which torch.func.vmap cannot "
+                f"compute again: {LOOP}, or chunk_size to save memory"
             )
         params = learner._moved(
             Situation(

@@ -155,7 +155,7 @@ class TasksModel:
                         place = f"{name}.{key}" if name else key
                         raise RuntimeError(
                             f"the model keeps a tensor of its call in {place}, which "
-                            f"all tasks would share: {_LOOP}"
+                            f"all tasks would share: {LOOP}"
                         )
 
 
@@ -169,7 +169,7 @@ def _one_of(shared: Sequence[tuple[nn.Module, str]]) -> Tensor:
     if any(buffer is not buffers[0] for buffer in buffers):
         raise RuntimeError(
             f"a layer replaced the buffer {shared[0][1]} that other layers share: "
-            f"{_LOOP}"
+            f"{LOOP}"
         )
     return buffers[0]
 
@@ -178,11 +178,12 @@ def _refuse_hooks(child: nn.Module) -> None:
     if child._backward_hooks or child._backward_pre_hooks:
         raise RuntimeError(
             f"{type(child).__name__} has a backward hook, which torch.func.vmap does "
-            f"not call: remove it, or {_LOOP}"
+            f"not call: remove it, or {LOOP}"
         )
 
 
-_LOOP = "use clone() and adapt() in a loop over the tasks instead"
+# What to do where all tasks cannot be computed at once.
+LOOP = "use clone() and adapt() in a loop over the tasks instead"
 
 
 # Words of errors that only arise because all tasks are computed at once.
@@ -205,7 +206,7 @@ def _explained() -> Iterator[None]:
         if not any(words in str(error) for words in _OF_VMAP):
             raise
         raise RuntimeError(
-            f"the model or the loss cannot be computed for all tasks at once: {_LOOP}. "
+            f"the model or the loss cannot be computed for all tasks at once: {LOOP}. "
             f"The reason is: {error}"
         ) from error
 
@@ -219,7 +220,7 @@ def _only_numbers_of_torch() -> Iterator[None]:
     if (random.getstate(), _drawn(numpy)) != before:
         raise RuntimeError(
             f"the model or the loss draws random numbers with Python or NumPy, which "
-            f"all tasks would share: draw them with torch, or {_LOOP}"
+            f"all tasks would share: draw them with torch, or {LOOP}"
         )
 
 

@@ -41,6 +41,14 @@ def derivatives(function, given, tangents, training=True, running=False):
         return [*found, *(s for s in statistics if s is not None)]
 
 
+def assert_torchs_own(*given, **options):
+    found, expected = (
+        derivatives(function, *given, **options) for function in (batch_norm, own)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("moving", ["all", "input", "weight", "bias", "weight, bias"])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -55,35 +63,20 @@ def test_results_gradients_and_all_their_tangents_are_torchs_own(
         names = ("input", "weight", "bias")
         pairs = zip(names, tangents, strict=True)
         tangents = [t if name in moving else None for name, t in pairs]
-    found, expected = (
-        derivatives(function, given, tangents, training, running=True)
-        for function in (batch_norm, own)
-    )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    assert_torchs_own(given, tangents, training, running=True)
 
 
 def test_without_weights_the_scale_is_1():
     torch.manual_seed(0)
     x, dx = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64)
-    found, expected = (
-        derivatives(function, [x, None, None], [dx, None, None])
-        for function in (batch_norm, own)
-    )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    assert_torchs_own([x, None, None], [dx, None, None])
 
 
 def test_a_weight_of_0_is_no_exception():
     torch.manual_seed(0)
     x, dx = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64)
     w, b = torch.tensor([0.0, 1.0, -2.0], dtype=torch.float64), torch.zeros(3).double()
-    tangents = [dx, torch.ones_like(w), torch.ones_like(b)]
-    found, expected = (
-        derivatives(function, [x, w, b], tangents) for function in (batch_norm, own)
-    )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    assert_torchs_own([x, w, b], [dx, torch.ones_like(w), torch.ones_like(b)])
 
 
 def test_images_with_the_channels_last_keep_their_layout():
