@@ -5,9 +5,11 @@ from l2l_evograd.bilevel import (
     BilevelGradients,
     BilevelStep,
     Hypergradient,
+    ReweightingStep,
     bilevel_gradients,
     bilevel_step,
     hypergradient,
+    reweighting_step,
 )
 from l2l_evograd.estimators import EvoGrad, Exact, Guided
 from l2l_evograd.layers import (
@@ -28,10 +30,12 @@ __all__ = [
     "BilevelGradients",
     "BilevelStep",
     "Hypergradient",
+    "ReweightingStep",
     "bilevel_gradients",
     "bilevel_step",
     "hypergradcheck",
     "hypergradient",
+    "reweighting_step",
     # Feature-wise transformation
     "FeatureWiseTransform2d",
     "add_feature_transforms",

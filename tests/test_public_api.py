@@ -43,6 +43,7 @@ def test_the_public_names_are_these():
             "FeatureWiseTransform2d",
             "Guided",
             "Hypergradient",
+            "ReweightingStep",
             "add_feature_transforms",
             "bilevel_gradients",
             "bilevel_step",
@@ -50,6 +51,7 @@ def test_the_public_names_are_these():
             "feature_transforms_switched",
             "hypergradcheck",
             "hypergradient",
+            "reweighting_step",
         ]
     )
     assert re.fullmatch(r"\d+\.\d+\.\d+", l2l_evograd.__version__)
