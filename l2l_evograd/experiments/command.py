@@ -105,6 +105,8 @@ def run_experiment(
     console.print(experiment.table(rows))
     drawn = [name for name in PICTURES if (out / name).exists()]
     say(console, ", ".join([str(out / RESULTS), *drawn]))
+    for line in experiment.conclusions(results):
+        say(console, line)
     return rows
 
 

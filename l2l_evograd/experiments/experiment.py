@@ -87,6 +87,10 @@ class Experiment(abc.ABC, Generic[Settings]):
     def draw(self, results: RunResults) -> None:
         """Draw the pictures of the run."""
 
+    def conclusions(self, results: RunResults) -> Sequence[str]:
+        """Return what the results show in words, one line for each statement."""
+        return ()
+
     @abc.abstractmethod
     def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
         """Return the summary as a table."""

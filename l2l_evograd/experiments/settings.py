@@ -88,6 +88,10 @@ Names = Annotated[
     tuple[str, ...],
     Parameter(converter=_split, n_tokens=1, show_default=",".join),
 ]
+# The same, where None stands for names that depend on other settings.
+NamesOrNone = Annotated[
+    tuple[str, ...] | None, Parameter(converter=_split, n_tokens=1, show_default=False)
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,8 @@ def tiny_source() -> ImageSource:
 def tiny_settings(**changes: object) -> NoisyLabelSettings:
     values: dict[str, object] = {
         "methods": ("frozen", "guided"),
+        "weighting": "net",
+        "seeds": 1,
         "meta_images": 8,
         "batch_size": 10,
         "iterations": 7,

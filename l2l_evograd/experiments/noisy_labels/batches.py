@@ -1,5 +1,6 @@
 """The batches of each iteration. They depend only on the seed and the iteration."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -7,7 +8,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from l2l_evograd.checks import InputError
-from l2l_evograd.seeds import generator_for
+from l2l_evograd.distributed import Processes
+from l2l_evograd.seeds import derive_seed, generator_for, seeded
 
 
 class Samples(Protocol):
@@ -83,6 +85,75 @@ class Batches:
     def batch(self, iteration: int) -> Batch:
         """Return the batch of an iteration, on the CPU."""
         return collate(self._samples, self.indices(iteration))
+
+
+class Iterations:
+    """The training batch and the meta batch of each iteration.
+
+    Args:
+        train: samples to train on.
+        meta: samples of the meta set.
+        size: size of both batches; that of the data set if it is smaller.
+        seed: seed of the orders and of ``augment``.
+        augment: function that changes the inputs of each batch; it may draw from
+            torch's generators.
+
+    Attributes:
+        train: the training batches.
+        meta: the meta batches.
+
+    Raises:
+        InputError: for an empty data set.
+    """
+
+    def __init__(
+        self,
+        train: Samples,
+        meta: Samples,
+        size: int,
+        seed: int,
+        augment: Callable[[Tensor], Tensor] | None,
+    ) -> None:
+        self.train = Batches(train, size, seed, "train")
+        self.meta = Batches(meta, size, seed, "meta")
+        self._seed = seed
+        self._augment = augment
+
+    def check_shares(self, count: int) -> None:
+        """Refuse batches that ``count`` processes cannot share equally.
+
+        Raises:
+            InputError: with the size of the batch.
+        """
+        for batches in (self.train, self.meta):
+            if batches.size % count:
+                raise InputError(
+                    f"expected batches that {count} processes can share equally, got "
+                    f"{batches.size} samples; change batch_size or devices"
+                )
+
+    def draw(
+        self, iteration: int, processes: Processes, device: torch.device
+    ) -> tuple[Batch, Batch]:
+        """Return this process's shares of the training batch and of the meta batch.
+
+        All processes augment the whole batches, as a single process does.
+        """
+        with seeded(derive_seed(self._seed, "augmentation", iteration), device):
+            train, meta = (
+                self._share(batches.batch(iteration).to(device), processes)
+                for batches in (self.train, self.meta)
+            )
+        return train, meta
+
+    def indices(self, iteration: int, processes: Processes) -> list[int]:
+        """Return the indices of the training samples that :meth:`draw` returns."""
+        return self.train.indices(iteration)[processes.rank :: processes.count]
+
+    def _share(self, batch: Batch, processes: Processes) -> Batch:
+        inputs = batch.inputs if self._augment is None else self._augment(batch.inputs)
+        share = slice(processes.rank, None, processes.count)
+        return Batch(inputs[share], batch.labels[share], batch.highest)
 
 
 def collate(samples: Samples, indices: list[int]) -> Batch:

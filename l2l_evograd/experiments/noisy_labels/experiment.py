@@ -8,7 +8,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import torch
@@ -32,7 +32,7 @@ from l2l_evograd.experiments.noisy_labels.pictures import (
     draw_samples,
     draw_weights,
 )
-from l2l_evograd.experiments.noisy_labels.report import results_table
+from l2l_evograd.experiments.noisy_labels.report import conclusions, results_table
 from l2l_evograd.experiments.noisy_labels.results import CURVE_LOSSES, NoisyLabelResults
 from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
 from l2l_evograd.experiments.noisy_labels.sources import read_source
@@ -129,7 +129,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
         ):
             say(self.console, line)
 
-    def results(self) -> RunResults:
+    def results(self) -> NoisyLabelResults:
         """Return the results that are in the folder so far."""
         return NoisyLabelResults(self.out, self.settings, {"data": self._about})
 
@@ -150,12 +150,18 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
         """Draw the pictures of accuracies, weights and samples."""
         per_epoch = max(1, self._about["train"] // self.settings.batch_size)
         draw_accuracy(results, per_epoch, self._title, self.out / folder.ACCURACY)
-        draw_weights(results, self.out / folder.WEIGHTS)
+        if self.settings.weighting == "net":
+            draw_weights(results, self.out / folder.WEIGHTS)
         draw_samples(results, self.out / folder.SAMPLES)
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
         """Return the summary as a table."""
-        return results_table(rows, f"Test accuracy, {self._title}")
+        wrong = self._about["wrong_labels"] / self._about["train"]
+        return results_table(rows, f"Test accuracy, {self._title}", wrong)
+
+    def conclusions(self, results: RunResults) -> Sequence[str]:
+        """Return what the results show in words."""
+        return conclusions(self.results())
 
     @property
     def _title(self) -> str:
@@ -192,18 +198,23 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
 
     def _module(self, method: Method, start: Start, seed: int) -> NoisyLabelModule:
         settings = self.settings
+        augment = None
+        if not settings.no_augment and (self.source.shift or self.source.mirrored):
+            augment = ShiftAndMirror(self.source.shift, self.source.mirrored)
         layout = faster_layout(method.estimator, torch.device(settings.device))
         return NoisyLabelModule(
             copy.deepcopy(start.model).to(memory_format=layout),
             start.images,
             self.source.train.subset(start.split.meta),
             method=method,
+            weighting=settings.weighting or "net",
+            warm_up=settings.warm_up,
             epochs=settings.epochs or 1,
             iterations=settings.iterations,
             batch_size=settings.batch_size,
-            lr=settings.lr,
+            lr=settings.lr or 0.1,
             meta_lr=settings.meta_lr,
-            augment=ShiftAndMirror(self.source.shift, self.source.mirrored),
+            augment=augment,
             test=self._test_set,
             precision=settings.precision,
             seed=seed,
@@ -213,6 +224,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
         """Train one method and return its results."""
         module = self._module(METHODS[method], start, seed)
         used, learned = module.method.uses_lambda, module.method.learned
+        net = used and module.weighting == "net"
         device = torch.device(self.settings.device)
         before = _weights(module.weight_net)
         self.say(seed, f"{method}: {module.method.summary}, {module.total} iterations")
@@ -227,6 +239,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             )
         module.to(device)  # Lightning has moved the module to the CPU
         accuracies = [float(point["accuracy"] or 0.0) for point in module.curve]
+        samples = _samples(module, start, seed) if used else None
         self.say(
             seed, f"{method}: best {max(accuracies):.2%}, last {accuracies[-1]:.2%}"
         )
@@ -239,9 +252,10 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             "peak_memory_bytes": peak.bytes,
             "hypergradient_norm": median(module.hypergradients) if learned else None,
             "losses": list(CURVE_LOSSES),
-            "weights_before": before if used else None,
-            "weights_after": _weights(module.weight_net) if used else None,
-            "samples": _samples(module, start, seed) if used else None,
+            "weights_before": before if net else None,
+            "weights_after": _weights(module.weight_net) if net else None,
+            "wrong_share": _wrong_share(samples, start) if samples else None,
+            "samples": samples,
             "curve": module.curve,
         }
 
@@ -258,15 +272,31 @@ def _weights(net: MetaWeightNet) -> list[float]:
 def _samples(
     module: NoisyLabelModule, start: Start, seed: int
 ) -> dict[str, list[float]]:
-    """Return the weights of some clean and some corrupted training samples."""
+    """Return the weights of some clean and some corrupted training samples.
+
+    A weight net weights them by their losses after the training. Weights of samples
+    are the last ones that the training gave.
+    """
+    given = torch.tensor(module.given_weights)
     generator, wrong = generator_for(seed, "shown"), start.split.corrupted
     found = {}
     for name, chosen in (("clean", ~wrong), ("corrupted", wrong)):
         places = chosen.nonzero().squeeze(1)
+        if module.weighting == "samples":
+            places = places[~given[places].isnan()]
         order = torch.randperm(len(places), generator=generator)[:SHOWN_SAMPLES]
-        weights: Tensor = torch.empty(0)
-        if len(order):
-            losses = sample_losses(module.model, start.images.subset(places[order]))
+        shown = places[order]
+        weights: Tensor = given[shown]
+        if module.weighting == "net" and len(shown):
+            losses = sample_losses(module.model, start.images.subset(shown))
             weights = module.weight_net.cpu()(losses)
         found[name] = weights.tolist()
     return found
+
+
+def _wrong_share(samples: Mapping[str, Sequence[float]], start: Start) -> float | None:
+    """Return the fraction of all weight that is on samples with wrong labels."""
+    clean, wrong = (fmean(samples[k] or [0.0]) for k in ("clean", "corrupted"))
+    rate = float(start.split.corrupted.double().mean())
+    total = rate * wrong + (1 - rate) * clean
+    return rate * wrong / total if total else None

@@ -8,13 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from l2l_evograd.bilevel import bilevel_step
+from l2l_evograd.bilevel import bilevel_step, reweighting_step
 from l2l_evograd.checks import InputError, check_choice, check_count, check_positive
 from l2l_evograd.experiments.methods import Method
-from l2l_evograd.experiments.noisy_labels.batches import Batch, Batches, Samples
+from l2l_evograd.experiments.noisy_labels.batches import Batch, Iterations, Samples
 from l2l_evograd.experiments.noisy_labels.evaluation import accuracy
-from l2l_evograd.experiments.noisy_labels.methods import METHODS
-from l2l_evograd.experiments.noisy_labels.weighting import MetaWeightNet, weighted_loss
+from l2l_evograd.experiments.noisy_labels.methods import (
+    METHODS,
+    RANDOM,
+    WEIGHTINGS,
+)
+from l2l_evograd.experiments.noisy_labels.weighting import (
+    MetaWeightNet,
+    random_weights,
+    weighted_loss,
+)
 from l2l_evograd.experiments.precision import UNSCALED, estimator_for
 from l2l_evograd.experiments.training_module import TrainingModule, parameters_of
 from l2l_evograd.seeds import derive_seed, generator_for, seeded
@@ -24,15 +32,19 @@ WEIGHT_DECAY = 5e-4
 
 
 class NoisyLabelModule(TrainingModule):
-    """Trains a model θ while a weight net λ learns the weight of each sample.
+    """Trains a model θ while the weight of each training sample is learned.
 
-    ℓ(θ, λ) = Σ_i V(ℓ_i; λ) ℓ_i / Σ_i V(ℓ_i; λ) is the inner loss on a batch of the
-    training set. L(θ) is the outer loss, the mean loss on a batch of the clean meta
-    set. Every iteration makes these steps::
+    L(θ) is the outer loss, the mean loss on a batch of the clean meta set. With
+    ``weighting="net"``, λ is a weight net, and ℓ is the inner loss on a batch of the
+    training set, ℓ(θ, λ) = Σ_i V(ℓ_i; λ) ℓ_i / Σ_i V(ℓ_i; λ). Every iteration makes
+    these steps::
 
         θ' = θ − η ∇_θ ℓ(θ, λ)        η: current learning rate of θ
         λ ← SGD step along dL(θ')/dλ
         θ ← SGD step along ∇_θ ℓ(θ, λ), with the new λ
+
+    With ``weighting="samples"``, λ is one weight for each sample of the batch. It is
+    found anew in every iteration, by :func:`~l2l_evograd.reweighting_step`.
 
     Lightning's trainer runs the module. The module makes its own training loader::
 
@@ -58,6 +70,9 @@ class NoisyLabelModule(TrainingModule):
         method: a name in
             :data:`~l2l_evograd.experiments.noisy_labels.methods.METHODS`, or a
             :class:`~l2l_evograd.experiments.methods.Method`.
+        weighting: ``"net"`` or ``"samples"``.
+        warm_up: number of iterations at the beginning in which all samples have the
+            same weight and λ is not learned.
         epochs: number of passes over ``train``.
         iterations: number of iterations of the whole training, in place of ``epochs``.
         batch_size: size of the training batch and of the meta batch.
@@ -80,6 +95,9 @@ class NoisyLabelModule(TrainingModule):
             point, and the ``accuracy`` on ``test``; the training does not depend on
             the curve.
         hypergradients: ‖dL/dλ‖ of every iteration.
+        given_weights: with learned sample weights, the last weight that each training
+            sample was given, times the size of its batch, so that 1 is an ordinary
+            weight; NaN for a sample that this process has not used.
 
     Raises:
         InputError: for other values; in training, for labels out of the range of the
@@ -89,10 +107,11 @@ class NoisyLabelModule(TrainingModule):
     outputs, so the step of θ can use the inner forward pass as well.
 
     Source: Shu et al., "Meta-Weight-Net", NeurIPS 2019, Algorithm 1; Bohdal et al.,
-    NeurIPS 2021, 4.4, for the division by the sum and the settings.
+    NeurIPS 2021, 4.4, for the division by the sum and the settings; Ren et al., ICML
+    2018, Algorithm 1, for the weights of samples.
     """
 
-    recorded = (*TrainingModule.recorded, "curve", "hypergradients")
+    recorded = (*TrainingModule.recorded, "curve", "hypergradients", "given_weights")
 
     def __init__(
         self,
@@ -101,6 +120,8 @@ class NoisyLabelModule(TrainingModule):
         meta: Samples,
         *,
         method: str | Method = "guided",
+        weighting: str = "net",
+        warm_up: int = 0,
         epochs: int = 60,
         iterations: int | None = None,
         batch_size: int = 100,
@@ -115,6 +136,13 @@ class NoisyLabelModule(TrainingModule):
         if isinstance(method, str):
             check_choice(method, tuple(METHODS), "method")
             method = METHODS[method]
+        check_choice(weighting, WEIGHTINGS, "weighting")
+        if weighting == "samples" and method.uses_lambda and not method.learned:
+            raise InputError(
+                f"{method.name!r} keeps a weight net at its initial values, and "
+                f"weighting 'samples' has no net; use {RANDOM!r} as the control, or "
+                f"weighting 'net'"
+            )
         check_choice(precision, UNSCALED, "precision")
         estimator = estimator_for(precision, method.estimator)
         method = replace(method, estimator=estimator)
@@ -124,25 +152,31 @@ class NoisyLabelModule(TrainingModule):
             check_count(iterations, "iterations")
         self.model = model
         self.method = method
+        self.weighting = weighting
+        self.warm_up = check_count(warm_up, "warm_up", 0)
         with seeded(derive_seed(seed, "weight net")):
             self.weight_net = MetaWeightNet()
-        self.weight_net.requires_grad_(method.learned)
-        self._train = Batches(train, batch_size, seed, "train")
-        self._meta = Batches(meta, batch_size, seed, "meta")
+        self.weight_net.requires_grad_(self._learns_net)
+        self._batches = Iterations(train, meta, batch_size, seed, augment)
         self._test = test
         self._lr = check_positive(lr, "lr")
         self._meta_lr = check_positive(meta_lr, "meta_lr")
-        self._augment = augment
         self._seed = seed
-        self.total = epochs * len(self._train) if iterations is None else iterations
-        self.block = min(len(self._train), -(-self.total // 10))
+        one_pass = len(self._batches.train)
+        self.total = epochs * one_pass if iterations is None else iterations
+        self.block = min(one_pass, -(-self.total // 10))
         self.curve: list[dict[str, float | None]] = []
         self.hypergradients: list[float] = []
+        self.given_weights = [float("nan")] * len(train)
+
+    @property
+    def _learns_net(self) -> bool:
+        return self.method.learned and self.weighting == "net"
 
     def configure_optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Return SGD for the model and, if it is learned, for the weight net."""
         nets: list[tuple[nn.Module, float]] = [(self.model, self._lr)]
-        if self.method.learned:
+        if self._learns_net:
             nets.append((self.weight_net, self._meta_lr))
         return [
             torch.optim.SGD(
@@ -167,20 +201,13 @@ class NoisyLabelModule(TrainingModule):
                 f"expected a trainer that does not set a precision, got "
                 f"{self.trainer.precision!r}; use NoisyLabelModule(precision='bf16')"
             )
-        count = self.trainer.world_size
-        for batches in (self._train, self._meta):
-            if batches.size % count:
-                raise InputError(
-                    f"expected batches that {count} processes can share equally, got "
-                    f"{batches.size} samples; change batch_size or devices"
-                )
+        self._batches.check_shares(self.trainer.world_size)
         super().on_fit_start()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Draw the batches of iteration ``batch``, then run and time it."""
-        with seeded(derive_seed(self._seed, "augmentation", batch), self.device):
-            self._batch = self._prepared(self._train.batch(batch))
-            self._clean = self._prepared(self._meta.batch(batch))
+        drawn = self._batches.draw(batch, self.processes, self.device)
+        self._batch, self._clean = drawn
         super().training_step(batch, batch_idx)
 
     def on_train_epoch_end(self) -> None:
@@ -204,16 +231,22 @@ class NoisyLabelModule(TrainingModule):
         # that a single process would draw.
         rank = [self.processes.rank] if self.processes.rank else []
         with seeded(derive_seed(self._seed, "forward", iteration, *rank), self.device):
-            if not self.method.learned:
+            if not self.method.learned or iteration < self.warm_up:
                 return self._plain(optimizers[0])
+            if self.weighting == "samples":
+                return self._reweighted(iteration, optimizers[0])
             return self._bilevel(iteration, *optimizers)
 
     def inner_loss(self, model: Any) -> Tensor:
         """Return ℓ on the current batch."""
         losses = self._losses(model, self._batch)
-        if not self.method.uses_lambda:
+        if self.done < self.warm_up:
             return losses.mean()
-        return weighted_loss(losses, self.weight_net(losses))
+        if self.method.uses_lambda:
+            return weighted_loss(losses, self.weight_net(losses))
+        if self.method.name == RANDOM:
+            return weighted_loss(losses, random_weights(len(losses), losses.device))
+        return losses.mean()
 
     def outer_loss(self, model: Any) -> Tensor:
         """Return L on the current batch of the meta set."""
@@ -247,6 +280,28 @@ class NoisyLabelModule(TrainingModule):
         self.hypergradients.append(float(torch.stack(squares).sum().sqrt()))
         return float(found.inner_loss)
 
+    def _reweighted(self, iteration: int, base: torch.optim.Optimizer) -> float:
+        """Make a step with weights found for the samples of this batch."""
+        found = reweighting_step(
+            self.model,
+            lambda view: self._losses(view, self._batch),
+            self.outer_loss,
+            base,
+            len(self._batch.labels),
+            update=self.method.update or "gradient",
+            estimator=self.method.estimator,
+            generator=generator_for(self._seed, "perturbations", iteration),
+            process_group=self.processes.group,
+        )
+        self.hypergradients.append(float(found.hypergradient.norm()))
+        weights = (found.weights * self._batches.train.size).tolist()
+        places = self._batches.indices(iteration, self.processes)
+        for place, weight in zip(places, weights, strict=True):
+            self.given_weights[place] = weight
+        # The weights of all processes add up to 1, so the loss is a sum over them.
+        own = (found.weights * found.losses).sum() * self.processes.count
+        return self.common(own)[0]
+
     def _losses(self, model: Any, batch: Batch) -> Tensor:
         """Return the cross entropy of every sample."""
         scores = self.outputs(model, batch.inputs)
@@ -257,15 +312,6 @@ class NoisyLabelModule(TrainingModule):
                 f"classes from 0, or give the model more outputs"
             )
         return functional.cross_entropy(scores, batch.labels, reduction="none")
-
-    def _prepared(self, batch: Batch) -> Batch:
-        """Return the share of this process, augmented as in a single process."""
-        batch = batch.to(self.device)
-        inputs = batch.inputs
-        if self._augment is not None:
-            inputs = self._augment(inputs)
-        share = slice(self.processes.rank, None, self.processes.count)
-        return Batch(inputs[share], batch.labels[share], batch.highest)
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, iteration: int, total: int) -> None:

@@ -17,14 +17,19 @@ from l2l_evograd.experiments.results import RunResults
 # because some curves lie on top of each other.
 METHOD_LINES: dict[str, tuple[str, Any]] = {
     "baseline": (pictures.GREY, "-"),
+    "random": (pictures.INK, (0, (3, 1, 1, 1, 1, 1))),
     "frozen": (pictures.INK, (0, (1, 1.2))),
     "exact": (pictures.BLUE, "-"),
     "evograd-paper": (pictures.VERMILION, (0, (5, 1.5))),
     "evograd": (pictures.ORANGE, (0, (4, 1, 1, 1))),
+    "evograd-8": (pictures.PURPLE, (0, (4, 1, 1, 1))),
+    "evograd-32": (pictures.SKY, (0, (4, 1, 1, 1))),
     "guided": (pictures.GREEN, (0, (2.5, 1.5))),
 }
 _CLEAN, _CORRUPTED = pictures.SKY, pictures.VERMILION
 _BINS = 40
+# Share of the weights that a histogram's axis reaches.
+_SHOWN = 0.98
 
 
 def draw_weights(results: RunResults, path: Path) -> None:
@@ -35,7 +40,7 @@ def draw_weights(results: RunResults, path: Path) -> None:
         path: path of the PNG, which is written whole or not at all.
     """
     figure, axes = _axes()
-    runs = _weighted(results)
+    runs = _having("weights_after", results)
     start: list[float] = []
     for method in dict.fromkeys(run["method"] for run in runs):
         own = [run for run in runs if run["method"] == method]
@@ -94,7 +99,7 @@ def draw_samples(results: RunResults, path: Path) -> None:
         path: path of the PNG, which is written whole or not at all.
     """
     by_method: dict[str, list[Mapping[str, Any]]] = {}
-    for run in _weighted(results):
+    for run in _having("samples", results):
         by_method.setdefault(run["method"], []).append(run)
     columns = min(3, max(1, len(by_method)))
     rows = max(1, -(-len(by_method) // columns))
@@ -113,7 +118,7 @@ def draw_samples(results: RunResults, path: Path) -> None:
         figure.legend(
             handles, labels, loc="outside upper center", ncols=2, frameon=False
         )
-        figure.supxlabel("weight of a training sample", fontsize=10)
+        figure.supxlabel("weight of a training sample, with its mean", fontsize=10)
     pictures.save(figure, path)
 
 
@@ -124,14 +129,16 @@ def _histograms(axes: Axes, runs: Sequence[Mapping[str, Any]]) -> None:
     everything = [w for kind in kinds for w in values[kind]]
     if not everything:
         return
-    low, high = min(everything), max(everything)
+    # A net's weights are at most 1. Weights of samples have a long tail.
+    low, high = min(everything), float(np.quantile(everything, _SHOWN))
     room = max(0.02, 0.05 * (high - low))
-    edges = np.linspace(max(0.0, low - room), min(1.0, high + room), _BINS + 1)
+    top = high if high > 1 else min(1.0, high + room)
+    edges = np.linspace(max(0.0, low - room), top, _BINS + 1)
     for kind, colour in zip(kinds, (_CLEAN, _CORRUPTED), strict=True):
         if not values[kind]:
             continue
         axes.hist(
-            values[kind],
+            np.clip(values[kind], None, top),  # the last bar holds the tail
             bins=edges.tolist(),
             density=True,
             color=colour,
@@ -142,10 +149,11 @@ def _histograms(axes: Axes, runs: Sequence[Mapping[str, Any]]) -> None:
         axes.axvline(mean, color=colour, linewidth=1.6, linestyle="--")
 
 
-def _weighted(results: RunResults) -> list[dict[str, Any]]:
+def _having(name: str, results: RunResults) -> list[dict[str, Any]]:
+    """Return the runs that have an entry, in the order of the methods."""
     methods = results.settings.methods
     runs = [run for method in methods for run in results.of(method)]
-    return [run for run in runs if run["weights_after"] is not None]
+    return [run for run in runs if run[name] is not None]
 
 
 def _axes() -> tuple[Figure, Axes]:

@@ -5,6 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from l2l_evograd.experiments.results import RunResults, deviation
+from l2l_evograd.experiments.verdicts import Difference, difference
 
 # Losses at which the table shows the learned weight: the loss of a right label, of
 # chance, and of a wrong label.
@@ -20,9 +21,13 @@ class NoisyLabelResults(RunResults):
         """Return one row for each method, over all its seeds.
 
         ``best`` and ``last`` are test accuracies, averaged over the seeds; ``best_sd``
-        and ``last_sd`` are their standard deviations. ``v`` and ``v_start`` are the
-        weights at :data:`TABLE_LOSSES`; they are None without a weight net. ``moved``
-        is the largest change of a weight between losses 0 and 10.
+        and ``last_sd`` are their standard deviations. ``gain`` is the mean difference
+        of ``last`` to the first method, paired by seed, and ``gain_error`` its standard
+        error; None for the first method. ``v`` and ``v_start`` are the weights at
+        :data:`TABLE_LOSSES`; they are None without a weight net. ``moved`` is the
+        largest change of a weight between losses 0 and 10. ``wrong_share`` is the
+        fraction of all weight that is on samples with wrong labels; None if samples are
+        not weighted.
         """
         rows = []
         for method in self.settings.methods:
@@ -31,6 +36,8 @@ class NoisyLabelResults(RunResults):
                 continue
             best, last = ([run[name] for run in runs] for name in ("best", "last"))
             weighted = [run for run in runs if run["weights_after"] is not None]
+            shares = [r["wrong_share"] for r in runs if r["wrong_share"] is not None]
+            gain = self.difference(method, self.settings.methods[0])
             rows.append(
                 {
                     "method": method,
@@ -39,6 +46,9 @@ class NoisyLabelResults(RunResults):
                     "best_sd": deviation(best),
                     "last": fmean(last),
                     "last_sd": deviation(last),
+                    "gain": None if gain is None else gain.mean,
+                    "gain_error": None if gain is None else gain.error,
+                    "wrong_share": fmean(shares) if shares else None,
                     "v_start": _at(weighted, "weights_before"),
                     "v": _at(weighted, "weights_after"),
                     "moved": fmean(_moved(run) for run in weighted)
@@ -51,6 +61,17 @@ class NoisyLabelResults(RunResults):
                 }
             )
         return rows
+
+    def difference(self, method: str, other: str) -> Difference | None:
+        """Return how the last accuracies of two methods differ, paired by seed.
+
+        None if the methods are the same or have no seed in common.
+        """
+        theirs = {run["seed"]: run["last"] for run in self.of(other)}
+        own = {r["seed"]: r["last"] for r in self.of(method) if r["seed"] in theirs}
+        if method == other or not own:
+            return None
+        return difference(list(own.values()), [theirs[seed] for seed in own])
 
 
 def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:

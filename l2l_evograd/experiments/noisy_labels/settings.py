@@ -7,14 +7,33 @@ from typing import Any, ClassVar
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.devices import found_device
 from l2l_evograd.experiments.noisy_labels.corruption import KINDS, check_noise
-from l2l_evograd.experiments.noisy_labels.methods import METHODS
+from l2l_evograd.experiments.noisy_labels.methods import (
+    FROZEN,
+    METHODS,
+    WEIGHTINGS,
+    usual_methods,
+)
 from l2l_evograd.experiments.noisy_labels.networks import NETWORKS
 from l2l_evograd.experiments.precision import UNSCALED
-from l2l_evograd.experiments.settings import Names, TrainingSettings, setting
+from l2l_evograd.experiments.settings import (
+    NamesOrNone,
+    TrainingSettings,
+    setting,
+)
 
 # The meaning of None: the paper's settings, and the settings for the built-in glyphs.
-PAPER = {"network": "resnet32", "epochs": 60, "meta_images": 1000}
-BUILT_IN = {"network": "small", "epochs": 15, "meta_images": 100}
+PAPER = {
+    "weighting": "net",
+    "network": "resnet32",
+    "epochs": 60,
+    "meta_images": 1000,
+}
+BUILT_IN = {
+    "weighting": "samples",
+    "network": "small",
+    "epochs": 10,
+    "meta_images": 100,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +46,21 @@ class NoisyLabelSettings(TrainingSettings):
 
     command: ClassVar[str] = "noisy-labels"
 
-    methods: Names = setting(
-        tuple(METHODS), "Methods to compare, separated by commas.", choices=METHODS
+    methods: NamesOrNone = setting(  # type: ignore[assignment]  # resolved() names them
+        None,
+        "Methods to compare, separated by commas.",
+        choices=METHODS,
+        if_none="samples: all but frozen; net: all but evograd-8 and evograd-32",
+    )
+    weighting: str | None = setting(
+        None,
+        "What is learned: samples, one weight for each sample of a batch, new in every "
+        "iteration; net, a weight net that maps losses to weights.",
+        choices=WEIGHTINGS,
+        if_none="net; samples for built-in glyphs",
     )
     seed: int = setting(0, "First seed; the split and the noise also depend on it.")
+    seeds: int = setting(3, "Number of seeds.", least=1)
     devices: int = setting(
         1, "Number of processes, each with a device, that share each batch.", least=1
     )
@@ -67,6 +97,10 @@ class NoisyLabelSettings(TrainingSettings):
         least=16,
         if_none="32; 20 for built-in glyphs",
     )
+    no_augment: bool = setting(
+        False,
+        "Train on the images of --data as they are, neither shifted nor mirrored.",
+    )
     network: str | None = setting(
         None,
         "Network.",
@@ -80,7 +114,7 @@ class NoisyLabelSettings(TrainingSettings):
         None,
         "Number of passes over the training images.",
         least=1,
-        if_none="60; 15 for built-in glyphs",
+        if_none="60; 10 for built-in glyphs",
     )
     iterations: int | None = setting(
         None, "Number of iterations of every method, in place of --epochs.", least=1
@@ -88,13 +122,17 @@ class NoisyLabelSettings(TrainingSettings):
     batch_size: int = setting(
         100, "Number of images in a training or meta batch.", least=2
     )
-    lr: float = setting(
-        0.1,
+    lr: float | None = setting(
+        None,
         "Learning rate of SGD for the network, and of the virtual step.",
         positive=True,
+        if_none="0.1; 0.03 with weights of samples",
     )
     meta_lr: float = setting(
         1e-3, "Learning rate of SGD for the weight net.", positive=True
+    )
+    warm_up: int = setting(
+        0, "Number of iterations at the beginning without weights.", least=0
     )
     precision: str = setting(
         "32",
@@ -116,6 +154,12 @@ class NoisyLabelSettings(TrainingSettings):
                 f"{self.imbalance}"
             )
         check_noise(self.noise, self.noise_rate)
+        if self._weighting == "samples" and FROZEN in (self.methods or ()):
+            raise InputError(
+                f"{FROZEN!r} keeps a weight net at its initial values, and weighting "
+                f"'samples' has no net: expected other methods, such as 'random', or "
+                f"weighting 'net'"
+            )
         if self.batch_size % self.devices:
             fitting = self.batch_size // self.devices * self.devices or self.devices
             raise InputError(
@@ -128,12 +172,24 @@ class NoisyLabelSettings(TrainingSettings):
 
         ``train_images`` and ``test_images`` stay None, which means all images.
         """
-        defaults: dict[str, Any] = dict(BUILT_IN if self.data is None else PAPER)
+        defaults = self._defaults
         if self.iterations is not None:
             del defaults["epochs"]
+        defaults["methods"] = usual_methods(self._weighting)
+        # Few samples of a batch have most of the weight, so that steps are noisier.
+        defaults["lr"] = 0.03 if self._weighting == "samples" else 0.1
         chosen = {
             name: value
             for name, value in defaults.items()
             if getattr(self, name) is None
         }
         return dataclasses.replace(self, device=found_device(self.device), **chosen)
+
+    @property
+    def _weighting(self) -> str:
+        return self.weighting or str(self._defaults["weighting"])
+
+    @property
+    def _defaults(self) -> dict[str, Any]:
+        """The meaning of None for the chosen data."""
+        return dict(BUILT_IN if self.data is None else PAPER)

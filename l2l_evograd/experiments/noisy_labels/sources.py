@@ -43,5 +43,5 @@ def read_source(
         sets.append(LabelledImages(images, labels))
     names = CLASSES["novel"][:_CLASSES]
     return ImageSource(
-        "built-in glyphs", sets[0], sets[1], names, shift=2, mirrored=False
+        "built-in glyphs", sets[0], sets[1], names, shift=0, mirrored=False
     )

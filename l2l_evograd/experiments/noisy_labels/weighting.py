@@ -1,4 +1,4 @@
-"""Meta-Weight-Net: the weight of a sample as a learned function of its loss."""
+"""Weights of samples: a learned function of their losses, or drawn at random."""
 
 import torch
 from torch import Tensor, nn
@@ -57,3 +57,15 @@ def weighted_loss(losses: Tensor, weights: Tensor) -> Tensor:
     # tensor. Guided(scheme="forward") can then reuse a derivative of the inner step.
     # Reading their sum, to refuse 0, would make bilevel_step call the loss twice.
     return (weights / weights.sum() * losses).sum()
+
+
+def random_weights(count: int, device: torch.device) -> Tensor:
+    """Return max(z_i, 0), z_i from N(0, 1), shape (count,): weights that know nothing.
+
+    They are drawn from torch's global generator of the CPU. If none is positive, all
+    are 1.
+
+    Source: Ren et al., ICML 2018, section 4: the control "random".
+    """
+    weights = torch.randn(count).clamp_min(0)
+    return (weights if bool(weights.any()) else torch.ones(count)).to(device)

@@ -6,7 +6,7 @@ from l2l_evograd import cli
 TINY = [
     *("noisy-labels", "--image-size", "16", "--iterations", "2", "--device", "cpu"),
     *("--train-images", "100", "--test-images", "50", "--batch-size", "20"),
-    *("--methods", "baseline,guided"),
+    *("--methods", "baseline,guided", "--seeds", "1"),
 ]
 
 
@@ -14,8 +14,8 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
     out = tmp_path / "run"
     assert cli.main([*TINY, "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {
-        *("settings.json", "results.json", "accuracy.png", "weights.png"),
-        *("samples.png", "checkpoints", "logs"),
+        *("settings.json", "results.json", "accuracy.png", "samples.png"),
+        *("checkpoints", "logs"),
     }
     printed = capsys.readouterr().out
     assert "100 training images" in printed and "guided" in printed
@@ -43,6 +43,8 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
         (["--meta-images", "2000"], "a meta set of 2000 takes 200 images of each"),
         (["--train-images", "5000"], "train on 1 to 1400 images"),
         (["--imbalance", "0.1"], "imbalance of at least 1"),
+        (["--weighting", "hope"], "weighting to be one of 'samples', 'net'"),
+        (["--methods", "frozen"], "weighting 'samples' has no net: expected other"),
         (["--methods", "magic"], "methods to be one of 'baseline'"),
         (["--network", "vgg"], "network to be one of 'small'"),
         (["--precision", "16"], "precision to be one of '32', 'bf16', got '16'"),

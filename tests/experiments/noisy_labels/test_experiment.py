@@ -53,12 +53,17 @@ def test_what_is_in_the_table_and_the_pictures(tmp_path):
     rows = results.summary()
     assert [row["method"] for row in rows] == ["frozen", "guided"]
     assert rows[0]["moved"] == 0 < rows[1]["moved"]
+    assert rows[0]["gain"] is None
+    last = [[run["last"] for run in results.of(m)] for m in ("guided", "frozen")]
+    gains = [own - other for own, other in zip(*last, strict=True)]
+    assert rows[1]["gain"] == pytest.approx(sum(gains) / 2)
+    assert rows[1]["gain_error"] == pytest.approx(abs(gains[0] - gains[1]) / 2)
     runs = results.of("guided")
     place = CURVE_LOSSES.index(TABLE_LOSSES[1])
     mean = sum(run["weights_after"][place] for run in runs) / 2
     assert rows[1]["v"][1] == pytest.approx(mean)
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(results_table(rows, "a title"))
+    console.print(results_table(rows, "a title", 0.4))
     text = console.export_text()
     for part in ("a title", "frozen", "guided", "MiB", "before training", "± "):
         assert part in text
@@ -70,14 +75,61 @@ def test_what_is_in_the_table_and_the_pictures(tmp_path):
     assert (tmp_path / "accuracy.png").stat().st_size > 5000
 
 
+def test_weights_of_samples_are_counted_by_the_truth_of_the_labels(tmp_path):
+    experiment = tiny_experiment(
+        tmp_path, methods=("baseline", "exact"), weighting="samples", iterations=10
+    )
+    results = experiment.run()
+    baseline, exact = results.runs
+    assert baseline["samples"] is baseline["wrong_share"] is None
+    assert exact["weights_after"] is None
+    samples, start = exact["samples"], experiment.start(0)
+    assert {k: len(v) for k, v in samples.items()} == {
+        "clean": int((~start.split.corrupted).sum()),
+        "corrupted": int(start.split.corrupted.sum()),
+    }
+    total = sum(samples["clean"]) + sum(samples["corrupted"])
+    assert exact["wrong_share"] == pytest.approx(sum(samples["corrupted"]) / total)
+    experiment.draw(results)
+    assert (tmp_path / "samples.png").stat().st_size > 5000
+    assert not (tmp_path / "weights.png").exists()  # there is no net
+    table = Console(width=100, record=True, file=io.StringIO())
+    table.print(experiment.table(results.summary()))
+    assert f"{exact['wrong_share']:.0%}" in table.export_text()
+    assert experiment.conclusions(results) == [
+        "Accuracy after the last iteration; baseline is the best method without "
+        "learning:",
+        f"exact against baseline: {100 * (exact['last'] - baseline['last']):+.1f} "
+        "points over 1 seed: nothing can be said about other seeds; use at least 3.",
+    ]
+
+
+def test_learned_methods_are_held_against_the_best_control(tmp_path):
+    experiment = tiny_experiment(
+        tmp_path, methods=("baseline", "random", "frozen", "guided"), iterations=1
+    )
+    results = experiment.run()
+    for run, last in zip(results.runs, (0.3, 0.2, 0.4, 0.5), strict=True):
+        run["last"] = last
+    results.write()
+    title, *lines = experiment.conclusions(results)
+    assert "frozen is the best method without learning" in title
+    assert [line.split(" points")[0] for line in lines] == [
+        "random against baseline: -10.0",
+        "frozen against baseline: +10.0",
+        "guided against frozen: +10.0",
+    ]
+
+
 def test_a_weight_of_almost_one_is_not_shown_as_none():
     row = {
         **{"method": "guided", "seeds": 1, "best": 0.5, "best_sd": 0.0, "last": 0.5},
         **{"last_sd": 0.0, "seconds_per_iteration": 0.1, "peak_memory_bytes": 1},
+        **{"gain": None, "gain_error": None, "wrong_share": None},
         **{"v_start": [0.5, 0.5, 0.5], "v": [0.00001, 0.25, 0.99999]},
     }
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(results_table([row], "a title"))
+    console.print(results_table([row], "a title", 0.4))
     assert ".000/.250/1.000" in console.export_text()
 
 
@@ -90,7 +142,7 @@ def test_without_weights_or_wrong_labels_there_is_less_to_draw(tmp_path):
         draw_weights(results, out / "weights.png")
         draw_samples(results, out / "samples.png")
         assert (out / "samples.png").exists()
-        results_table(results.summary(), "a title")
+        results_table(results.summary(), "a title", 0.4)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_figures(tmp_path, monkeypatch):

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -9,7 +11,9 @@ from l2l_evograd.experiments.noisy_labels.batches import Batches
 from l2l_evograd.experiments.noisy_labels.evaluation import accuracy, sample_losses
 from l2l_evograd.experiments.noisy_labels.methods import METHODS
 from l2l_evograd.experiments.noisy_labels.module import NoisyLabelModule
+from l2l_evograd.experiments.noisy_labels.weighting import random_weights
 from l2l_evograd.experiments.training import train
+from l2l_evograd.seeds import derive_seed, seeded
 
 CPU = torch.device("cpu")
 
@@ -40,11 +44,23 @@ class Killed(NoisyLabelModule):
         return super().iterate(iteration)
 
 
-@pytest.mark.parametrize("method", METHODS)
+WEIGHED = [("net", name) for name in METHODS]
+WEIGHED += [("samples", name) for name in METHODS if METHODS[name].learned]
+
+
+@pytest.mark.parametrize(("weighting", "method"), WEIGHED)
 @pytest.mark.parametrize("stop_at", [1, 4])
-def test_a_run_that_was_killed_goes_on_bit_for_bit(method: str, stop_at: int, tmp_path):
+def test_a_run_that_was_killed_goes_on_bit_for_bit(
+    weighting: str, method: str, stop_at: int, tmp_path
+):
     def module() -> NoisyLabelModule:
-        return tiny_module(method=method, augment=noisy_copy, test=coloured_floats())
+        return tiny_module(
+            method=method,
+            weighting=weighting,
+            augment=noisy_copy,
+            test=coloured_floats(),
+            warm_up=2,
+        )
 
     whole = fit(module(), tmp_path / "whole")
     killed = module()
@@ -55,6 +71,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(method: str, stop_at: int, tm
     assert rest.losses == whole.losses
     assert rest.curve == whole.curve and len(rest.curve) == whole.blocks
     assert rest.hypergradients == whole.hypergradients
+    assert str(rest.given_weights) == str(whole.given_weights)  # some are NaN
     assert torch.equal(state(rest), state(whole))
 
 
@@ -71,7 +88,7 @@ def test_every_method_sees_the_same_batches_and_starts_at_the_same_weights():
     first, second = tiny_module(method="frozen"), tiny_module(method="guided")
     assert torch.equal(state(first), state(second))
     for iteration in (0, 5, 11):
-        own, other = (m._train.batch(iteration) for m in (first, second))
+        own, other = (m._batches.train.batch(iteration) for m in (first, second))
         assert torch.equal(own.inputs, other.inputs)
 
 
@@ -81,6 +98,60 @@ def test_frozen_weights_stay_and_learned_ones_move(tmp_path):
     learned = fit(tiny_module(method="guided"), tmp_path / "learned")
     assert torch.equal(state(frozen.weight_net), before)
     assert not torch.equal(state(learned.weight_net), before)
+
+
+def test_without_weights_a_warm_up_is_the_baseline(tmp_path):
+    baseline = fit(tiny_module(method="baseline"), tmp_path / "baseline")
+    for weighting, method in WEIGHED:
+        module = tiny_module(method=method, weighting=weighting, warm_up=7)
+        warm = fit(module, tmp_path / f"{weighting}-{method}")
+        assert warm.losses == baseline.losses, (weighting, method)
+        assert warm.hypergradients == []
+        assert torch.equal(state(warm.model), state(baseline.model))
+
+
+def test_weights_of_samples_are_those_of_the_clean_batch(tmp_path):
+    module = tiny_module(method="exact", weighting="samples", iterations=1)
+    start, before = copy.deepcopy(module.model), state(module.weight_net)
+    fit(module, tmp_path)
+    chosen = module._batches.train.indices(0)
+    given = torch.tensor(module.given_weights)
+    assert given.isnan().sum() == len(given) - 10
+    assert float(given[chosen].mean()) == pytest.approx(1.0, abs=1e-5)
+    # The same by hand, with the dropout masks of the training.
+    train, clean = (
+        part.batch(0) for part in (module._batches.train, module._batches.meta)
+    )
+    with seeded(derive_seed(0, "forward", 0)):
+        losses = nn.functional.cross_entropy(
+            start(train.inputs), train.labels, reduction="none"
+        )
+        outer = nn.functional.cross_entropy(start(clean.inputs), clean.labels)
+    direction = torch.autograd.grad(outer, list(start.parameters()))
+    useful = torch.stack([along(loss, start, direction) for loss in losses]).clamp_min(
+        0
+    )
+    assert given[chosen] == pytest.approx(10 * useful / useful.sum(), abs=1e-4)
+    assert torch.equal(state(module.weight_net), before)  # there is no net to learn
+
+
+def along(loss, model, direction):
+    grads = torch.autograd.grad(loss, list(model.parameters()), retain_graph=True)
+    return sum((g * d).sum() for g, d in zip(grads, direction, strict=True))
+
+
+def test_random_weights_differ_from_batch_to_batch_and_not_from_run_to_run(tmp_path):
+    one, two = (
+        fit(tiny_module(method="random"), tmp_path / name) for name in ("one", "two")
+    )
+    baseline = fit(tiny_module(method="baseline"), tmp_path / "baseline")
+    assert one.losses == two.losses != baseline.losses
+    with seeded(0):
+        first, second = (random_weights(1000, CPU) for _ in range(2))
+    assert not torch.equal(first, second)
+    # Half of them are 0; the mean of the rectified normal is 1/sqrt(2 pi).
+    assert abs(float((first == 0).double().mean()) - 0.5) < 4 * 0.5 / 1000**0.5
+    assert abs(float(first.mean()) - 0.3989) < 4 * 0.584 / 1000**0.5
 
 
 def test_evaluation_leaves_every_layer_in_its_mode():
@@ -192,6 +263,9 @@ def test_labels_out_of_range_are_refused(labels, message: str, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"weighting": "hope"}, "weighting to be one of 'samples', 'net'"),
+        ({"weighting": "samples", "method": "frozen"}, "'samples' has no net"),
+        ({"warm_up": -1}, "warm_up to be a whole number of at least 0"),
         ({"method": "magic"}, "expected method to be one of 'baseline'"),
         ({"precision": "16"}, "expected precision to be one of '32', 'bf16'"),
         ({"batch_size": 0}, "at least 1"),

@@ -41,8 +41,8 @@ def stepped(module: NoisyLabelModule, steps: int = 1) -> NoisyLabelModule:
     module.plain_optimizers = lambda: optimizers  # type: ignore[method-assign]
     module.manual_backward = lambda loss: loss.backward()  # type: ignore[method-assign]
     for iteration in range(steps):
-        module._batch = module._train.batch(iteration)
-        module._clean = module._meta.batch(iteration)
+        module._batch = module._batches.train.batch(iteration)
+        module._clean = module._batches.meta.batch(iteration)
         module.iterate(iteration)
     return module
 
@@ -53,8 +53,8 @@ class Naive:
     def __init__(self, module: NoisyLabelModule):
         self.theta = [p.detach().clone() for p in module.model.parameters()]
         self.lam = [p.detach().clone() for p in module.weight_net.parameters()]
-        self.x, self.y, _ = module._train.batch(0)
-        self.x_meta, self.y_meta, _ = module._meta.batch(0)
+        self.x, self.y, _ = module._batches.train.batch(0)
+        self.x_meta, self.y_meta, _ = module._batches.meta.batch(0)
 
     @staticmethod
     def scores(theta, x):
@@ -295,8 +295,8 @@ def test_the_learning_rate_falls_at_two_thirds_and_five_sixths():
     module.manual_backward = lambda loss: loss.backward()
     rates = []
     for iteration in range(12):
-        module._batch = module._train.batch(iteration)
-        module._clean = module._meta.batch(iteration)
+        module._batch = module._batches.train.batch(iteration)
+        module._clean = module._batches.meta.batch(iteration)
         module.iterate(iteration)
         rates.append(optimizers[0].param_groups[0]["lr"])
     assert rates == pytest.approx([0.1] * 8 + [0.01] * 2 + [0.001] * 2)

@@ -33,6 +33,17 @@ def test_settings_come_back_from_their_file(tmp_path):
     assert settings.different({"device": "auto"}) == []
 
 
+def test_the_usual_methods_and_rate_depend_on_what_is_learned():
+    samples = NoisyLabelSettings().resolved()
+    assert samples.weighting == "samples" and samples.lr == 0.03
+    assert "frozen" not in samples.methods and "evograd-32" in samples.methods
+    net = NoisyLabelSettings(weighting="net").resolved()
+    assert net.lr == 0.1
+    assert "frozen" in net.methods and "evograd-32" not in net.methods
+    assert NoisyLabelSettings(data="somewhere").resolved().methods == net.methods
+    assert NoisyLabelSettings(lr=0.5).resolved().lr == 0.5
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"noise": "flip"}'])
 def test_a_file_of_another_kind_is_refused(content: str, tmp_path):
     (tmp_path / "settings.json").write_text(content)
@@ -45,6 +56,8 @@ def test_a_file_of_another_kind_is_refused(content: str, tmp_path):
     [
         ({"noise_rate": 1.5}, "noise rate between 0 and 1, got 1.5"),
         ({"noise": "swap"}, "noise to be one of 'uniform'"),
+        ({"weighting": "hope"}, "weighting to be one of 'samples', 'net'"),
+        ({"methods": ("frozen",)}, "weighting 'samples' has no net"),
         ({"methods": ("magic",)}, "methods to be one of 'baseline'"),
         ({"methods": ("exact", "exact")}, "each at most once, got exact, exact"),
         ({"methods": ()}, "to be one or more of"),
