@@ -20,9 +20,12 @@ def test_differences_are_paired_by_seed() -> None:
     [
         (0.031, 0.009, 5, True),
         (-0.031, 0.009, 5, True),
-        (0.018, 0.009, 5, False),  # just two standard errors
+        # Student's t for 95 % is 2.776 with five seeds and 4.303 with three.
+        (0.0277, 0.01, 5, False),
+        (0.0278, 0.01, 5, True),
+        (0.0430, 0.01, 3, False),
+        (0.0431, 0.01, 3, True),
         (0.002, 0.006, 5, False),
-        (0.031, 0.009, 3, True),
         (0.5, 0.0, 2, False),  # too few seeds for any size of the difference
         (0.5, 0.0, 1, False),
         (0.0, 0.0, 5, False),

@@ -44,6 +44,8 @@ def tiny_domains() -> dict[str, Domain]:
 
 def tiny_settings(**changes: object) -> CrossDomainSettings:
     values: dict[str, object] = {
+        "seeds": 1,
+        "unseen": "sketch",
         "ways": WAYS,
         "shots": SHOTS,
         "queries": QUERIES,

@@ -17,6 +17,7 @@ def written_run(
 ) -> Path:
     """A run that has found these accuracies for each seed and method."""
     values: dict[str, Any] = {
+        "seeds": 1,
         "unseen": "cub",
         "base": "mini",
         "methods": tuple(dict.fromkeys(method for _, method in accuracies)),

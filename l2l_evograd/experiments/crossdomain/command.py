@@ -1,9 +1,8 @@
 """``l2l-evograd crossdomain``."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
@@ -11,8 +10,12 @@ from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.command import run_experiment, settings_to_run
 from l2l_evograd.experiments.crossdomain.presets import with_preset
 from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
+from l2l_evograd.experiments.experiment import say
 from l2l_evograd.experiments.folder import SETTINGS
 from l2l_evograd.experiments.options import NotAnOption, as_command
+
+if TYPE_CHECKING:
+    from l2l_evograd.experiments.crossdomain.experiment import CrossDomainExperiment
 
 
 def crossdomain(
@@ -79,10 +82,18 @@ def crossdomain(
             )
             CrossDomainExperiment(settings, folder, Console(quiet=True))
     rows: list[dict[str, Any]] = []
-    for number, (own, folder, resumes) in enumerate(runs):
-        others = [earlier.expanduser() for _, earlier, _ in runs[:number]]
+    made: list[CrossDomainExperiment] = []
+
+    def make(
+        settings: CrossDomainSettings, folder: Path, console: Console
+    ) -> CrossDomainExperiment:
+        others = [earlier.out for earlier in made]
+        made.append(CrossDomainExperiment(settings, folder, console, others))
+        return made[-1]
+
+    for own, folder, resumes in runs:
         found = run_experiment(
-            partial(CrossDomainExperiment, others=others),
+            make,
             CrossDomainSettings,
             own,
             out=folder,
@@ -91,7 +102,25 @@ def crossdomain(
             console=console,
         )
         rows += [{"unseen": own.get("unseen"), **row} for row in found]
+    if len(made) > 1:
+        _conclude_all(made)
     return rows
+
+
+def _conclude_all(experiments: Sequence["CrossDomainExperiment"]) -> None:
+    """Print the accuracies on all unseen domains, and what their mean shows."""
+    from l2l_evograd.experiments.crossdomain.report.conclusions import (
+        averaged,
+        comparisons,
+        domains_table,
+    )
+
+    last = experiments[-1]
+    runs = {each.settings.unseen: each.results().runs for each in experiments}
+    last.console.print(domains_table(runs, last.settings.methods))
+    say(last.console, f"Mean over {len(runs)} unseen domains:")
+    for line in comparisons(averaged(runs), last.settings.methods):
+        say(last.console, line)
 
 
 def _resumes(resume: bool, out: Path) -> bool:

@@ -34,6 +34,7 @@ from l2l_evograd.experiments.crossdomain.data.image_cache import ImageCache
 from l2l_evograd.experiments.crossdomain.methods import METHODS
 from l2l_evograd.experiments.crossdomain.networks.backbones import make_backbone
 from l2l_evograd.experiments.crossdomain.networks.heads import FewShotModel, make_head
+from l2l_evograd.experiments.crossdomain.report.conclusions import conclusions
 from l2l_evograd.experiments.crossdomain.report.features_picture import draw_planes
 from l2l_evograd.experiments.crossdomain.report.pca import plane_of, projected_features
 from l2l_evograd.experiments.crossdomain.report.published import published
@@ -182,8 +183,15 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
         """Meta-train and test one method, and return its results."""
         settings, model = self.settings, copy.deepcopy(start)
         how = METHODS[method]
+        strengths = {}
         if how.uses_lambda:
-            add_feature_transforms(model.backbone)
+            add_feature_transforms(
+                model.backbone, settings.start_scale, settings.start_shift
+            )
+            strengths = {
+                "start_scale": settings.start_scale,
+                "start_shift": settings.start_shift,
+            }
         model.to(memory_format=faster_layout(how.estimator, self.device))
         module = self._meta_training(seed, how, model)
 
@@ -208,6 +216,7 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
                 identity=self._identity(
                     method=method,
                     auxiliary=settings.auxiliary,
+                    **strengths,
                     **{"seen domains": self.seen, "unseen domain": settings.unseen},
                 ),
                 after_block=point,
@@ -273,6 +282,10 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
             settings.unseen,
         )
         return results_table(rows, settings.unseen, known)
+
+    def conclusions(self, results: RunResults) -> Sequence[str]:
+        """Return what the results show in words, and how far λ moved."""
+        return conclusions(results.runs, self.settings.methods)
 
     @property
     def _novel(self) -> Dataset:

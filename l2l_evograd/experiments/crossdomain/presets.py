@@ -31,6 +31,9 @@ _PAPER = {
     "episodes": 1000,
     "lr": 1e-3,
     "meta_lr": 1e-3,
+    "start_scale": 0.3,
+    "start_shift": 0.5,
+    "seeds": 1,  # a training takes days on photographs
     "save_every": 500,
 }
 

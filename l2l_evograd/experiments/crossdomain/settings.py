@@ -48,8 +48,9 @@ class CrossDomainSettings(TrainingSettings):
         least=1,
         encoder=True,
     )
+    seeds: int = setting(5, "Number of seeds.", least=1, identifies=False)
     unseen: str = setting(
-        "sketch",
+        "inverse",
         "Domain that is left out of training and used for the test. Several domains, "
         "separated by commas, run one after the other.",
         identifies=False,
@@ -72,7 +73,7 @@ class CrossDomainSettings(TrainingSettings):
     )
     ways: int = setting(5, "Number of classes in an episode.", least=2)
     shots: int = setting(5, "Number of support images of each class.", least=1)
-    queries: int = setting(8, "Number of query images of each class.", least=1)
+    queries: int = setting(5, "Number of query images of each class.", least=1)
     test_queries: int | None = setting(
         None,
         "Number of query images of each class in test episodes.",
@@ -83,12 +84,12 @@ class CrossDomainSettings(TrainingSettings):
         None,
         "Side of the images in pixels.",
         least=16,
-        if_none="32 for built-in glyphs; 84 (cnn4, conv4, conv6) or 224 (ResNets), or "
+        if_none="24 for built-in glyphs; 84 (cnn4, conv4, conv6) or 224 (ResNets), or "
         "the images' own size if it is smaller",
         encoder=True,
     )
     iterations: int = setting(
-        100, "Number of meta-training iterations of every method.", least=1
+        50, "Number of meta-training iterations of every method.", least=1
     )
     domain_block: int = setting(
         1, "Number of consecutive episodes from the same two seen domains.", least=1
@@ -121,7 +122,7 @@ class CrossDomainSettings(TrainingSettings):
         if_none="cosine for matchingnet, else linear",
         encoder=True,
     )
-    episodes: int = setting(600, "Number of test episodes.", least=2)
+    episodes: int = setting(300, "Number of test episodes.", least=2)
     lr: float = setting(
         1e-3,
         "Learning rate of Adam for the network, and of the virtual step.",
@@ -129,11 +130,17 @@ class CrossDomainSettings(TrainingSettings):
         encoder=True,
     )
     meta_lr: float = setting(
-        1e-2,
+        2e-2,
         "Learning rate of Adam for the transformation. The literature uses 0.001 with "
         "40,000 iterations.",
         positive=True,
     )
+    start_scale: float = setting(
+        0.3,
+        "Strength of the noise on scales (γ) from which every method with noise "
+        "starts, as a standard deviation.",
+    )
+    start_shift: float = setting(0.5, "Strength of the noise on shifts (β), likewise.")
     precision: str = setting(
         "32",
         "Precision of forward passes; bf16 and fp16 run under autocast.",

@@ -223,7 +223,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
     def one(self, seed: int, method: str, start: Start) -> dict[str, Any]:
         """Train one method and return its results."""
         module = self._module(METHODS[method], start, seed)
-        used, learned = module.method.uses_lambda, module.method.learned
+        used = module.method.uses_lambda
         net = used and module.weighting == "net"
         device = torch.device(self.settings.device)
         before = _weights(module.weight_net)
@@ -240,6 +240,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
         module.to(device)  # Lightning has moved the module to the CPU
         accuracies = [float(point["accuracy"] or 0.0) for point in module.curve]
         samples = _samples(module, start, seed) if used else None
+        norms = module.hypergradients  # none if λ was never learned
         self.say(
             seed, f"{method}: best {max(accuracies):.2%}, last {accuracies[-1]:.2%}"
         )
@@ -250,7 +251,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             "last": accuracies[-1],
             "seconds_per_iteration": median(module.seconds),
             "peak_memory_bytes": peak.bytes,
-            "hypergradient_norm": median(module.hypergradients) if learned else None,
+            "hypergradient_norm": median(norms) if norms else None,
             "losses": list(CURVE_LOSSES),
             "weights_before": before if net else None,
             "weights_after": _weights(module.weight_net) if net else None,

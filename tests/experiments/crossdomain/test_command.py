@@ -9,6 +9,7 @@ TINY = [
     *("crossdomain", "--image-size", "16", "--ways", "2", "--shots", "1"),
     *("--queries", "2", "--iterations", "2", "--save-every", "1", "--episodes", "4"),
     *("--pretrain-epochs", "0", "--methods", "none,lft-guided", "--device", "cpu"),
+    *("--seeds", "1", "--unseen", "sketch"),
 ]
 
 
@@ -32,7 +33,11 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
         *("settings.json", "results.json", "accuracy.png", "episodes.png"),
         *("strengths.png", "features.png", "checkpoints", "logs"),
     }
-    assert "lft-guided" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    verdict, moved = said.strip().splitlines()[-2:]
+    assert verdict.startswith("lft-guided against none: ")
+    assert "nothing can be said about other seeds" in verdict
+    assert moved.startswith("λ of lft-guided: mean scale γ 0.300 → ")
     before = (out / "results.json").read_text()
     assert cli.main(["crossdomain", "--resume", "--out", str(out)]) == 0
     assert (out / "results.json").read_text() == before
@@ -50,6 +55,10 @@ def test_several_unseen_domains_are_runs_of_their_own(small, tmp_path, capsys):
     said = capsys.readouterr().out
     assert said.count("pre-training ends with") == 3
     assert said.count("pre-training on birds") == 2
+    assert said.count("λ of lft-guided: ") == 3
+    title, verdict = said.strip().splitlines()[-2:]
+    assert title == "Mean over 3 unseen domains:"
+    assert verdict.startswith("lft-guided against none: ")
     for name in names:
         settings = json.loads((out / name / "settings.json").read_text())
         assert (settings["unseen"], settings["seed"]) == (name, 1)
@@ -100,6 +109,24 @@ def test_a_checkpoint_of_another_model_is_one_line(small, tmp_path, capsys):
     assert "head is 'protonet' in the checkpoint, 'gnn' in this run" in line
 
 
+@pytest.mark.parametrize("name", ["start_scale", "start_shift"])
+def test_a_checkpoint_of_other_start_strengths_is_one_line(
+    name, small, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    assert cli.main([*small, "--out", str(out)]) == 0
+    option = f"--{name.replace('_', '-')}"
+    assert cli.main(["crossdomain", "--resume", option, "1", "--out", str(out)]) == 2
+    assert f"expected {option} 0." in capsys.readouterr().err
+    settings = json.loads((out / "settings.json").read_text())
+    settings[name] = 1.5
+    (out / "settings.json").write_text(json.dumps(settings))
+    (out / "results.json").unlink()
+    assert cli.main(["crossdomain", "--resume", "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert name in line and "1.5 in this run" in line
+
+
 def test_workers_and_cache_may_change_when_a_run_goes_on(small, tmp_path):
     out = tmp_path / "run"
     assert cli.main([*small, "--out", str(out)]) == 0
@@ -111,7 +138,7 @@ def test_workers_and_cache_may_change_when_a_run_goes_on(small, tmp_path):
     ("arguments", "message"),
     [
         (["--unseen", "photo"], "unseen domain to be one of 'print'"),
-        (["--base", "photo"], "base domain to be one of 'inverse'"),
+        (["--base", "photo"], "base domain to be one of 'outline'"),
         (["--methods", "maml"], "methods to be one of 'none', 'ft'"),
         (["--head", "linear"], "head to be one of 'protonet'"),
         (["--backbone", "vgg"], "backbone to be one of 'cnn4'"),

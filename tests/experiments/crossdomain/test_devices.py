@@ -94,6 +94,6 @@ def test_a_command_in_two_processes_is_killed_and_goes_on(tmp_path):
     line += ["--methods", "ft,lft-guided", "--iterations", "6", "--save-every", "2"]
     line += ["--pretrain-epochs", "1", "--episodes", "10", "--image-size", "16"]
     line += ["--ways", "2", "--shots", "1", "--queries", "1"]
-    line += ["--devices", "2", "--device", "cpu"]
+    line += ["--devices", "2", "--device", "cpu", "--seeds", "1"]
     said = "lft-guided on dogs"
     killed_and_gone_on_with(tmp_path, line, "lft-guided", said)

@@ -112,6 +112,14 @@ def test_every_method_and_seed_has_its_figures(tmp_path):
     assert content["settings"]["ways"] == 2
 
 
+def test_fixed_noise_has_the_start_strengths_to_the_end(tmp_path):
+    changes = {"start_scale": 0.7, "start_shift": 0.2, "iterations": 2}
+    (run,) = tiny_experiment(tmp_path, methods=("ft",), **changes).run().runs
+    for at in run["strengths"]:
+        for layer in at["layers"].values():
+            assert layer == pytest.approx({"gamma": 0.7, "beta": 0.2})
+
+
 def test_methods_start_from_the_same_weights(tmp_path):
     runs = tiny_experiment(tmp_path, methods=("none", "ft")).run().runs
     assert runs[0]["curve"][0]["accuracy"] == runs[1]["curve"][0]["accuracy"]
@@ -185,8 +193,10 @@ def test_accumulation_auxiliary_and_the_like_reach_the_training(tmp_path):
                 {"test_queries": 4},
                 {"pretrain_classifier": "cosine"},
                 {"pretrain_batch": 3},
+                {"start_scale": 0.7},
+                {"start_shift": 0.7},
             )
         )
     ]  # fmt: skip
     told = [(run["curve"], run["strengths"], run["accuracies"]) for run in runs]
-    assert len({json.dumps(one) for one in told}) == 8
+    assert len({json.dumps(one) for one in told}) == 10

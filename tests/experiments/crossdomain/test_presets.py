@@ -16,6 +16,8 @@ def test_a_preset_is_made_of_the_published_settings(name: str, shots: int):
     assert given["iterations"] == 400 * 100 and given["domain_block"] == 100
     assert given["pretrain_epochs"] == 400 and given["pretrain_batch"] == 16
     assert given["episodes"] == 1000 and given["test_queries"] == 15
+    assert given["seeds"] == 1  # five trainings would take days
+    assert (given["start_scale"], given["start_shift"]) == (0.3, 0.5)
     assert given["lr"] == given["meta_lr"] == 1e-3
     domains = given["unseen"].split(",")
     assert domains == ["cub", "cars", "places", "plantae"]

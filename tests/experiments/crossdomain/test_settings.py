@@ -5,12 +5,15 @@ import pytest
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.crossdomain.methods import METHODS
 from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
+from l2l_evograd.experiments.verdicts import LEAST_SEEDS
 
-NAMES = ["texture", "print", "sketch", "outline"]
+NAMES = ["texture", "print", "inverse", "outline"]
 
 
-def test_the_defaults_compare_all_methods():
-    assert CrossDomainSettings().methods == tuple(METHODS)
+def test_the_defaults_compare_all_methods_over_enough_seeds():
+    settings = CrossDomainSettings()
+    assert settings.methods == tuple(METHODS)
+    assert settings.seeds >= LEAST_SEEDS
 
 
 @pytest.mark.parametrize(
@@ -27,12 +30,14 @@ def test_the_defaults_compare_all_methods():
         ({"image_size": 8}, "image_size to be a whole number of at least 16"),
         ({"lr": 0.0}, "lr to be positive and finite"),
         ({"meta_lr": float("inf")}, "meta_lr to be positive and finite"),
+        ({"start_scale": -0.1}, "start_scale to be at least 0 and finite"),
+        ({"start_shift": float("nan")}, "start_shift to be at least 0 and finite"),
         ({"head": "linear"}, "head to be one of 'protonet', .*, got 'linear'"),
         ({"backbone": "vgg"}, "backbone to be one of 'cnn4', .*, got 'vgg'"),
         ({"methods": ("maml",)}, "methods to be one of 'none', .*, got 'maml'"),
         ({"methods": ()}, "methods to be one or more of none, ft"),
         ({"methods": ("ft", "ft")}, "each at most once, got ft, ft"),
-        ({"base": "sketch"}, "other than the unseen domain, got 'sketch'"),
+        ({"unseen": "sketch", "base": "sketch"}, "other than the unseen .* 'sketch'"),
     ],
 )
 def test_a_value_out_of_range_is_refused(changes: dict[str, Any], message: str):
@@ -61,7 +66,7 @@ def test_print_is_the_base_of_the_built_in_domains():
 
 
 def test_without_print_the_first_seen_domain_is_the_base():
-    assert CrossDomainSettings(unseen="print").resolved(NAMES, 32).base == "outline"
+    assert CrossDomainSettings(unseen="print").resolved(NAMES, 32).base == "inverse"
 
 
 def test_the_first_seen_domain_in_alphabetical_order_is_the_base_of_other_data():
@@ -86,8 +91,8 @@ def test_an_image_size_that_was_asked_for_stays():
             NAMES,
             "base domain to be one of 'outline', .* got 'photo'",
         ),
-        ({}, ["sketch", "print"], "at least two seen domains .* got print"),
-        ({}, ["sketch"], "at least two seen domains .* got none"),
+        ({}, ["inverse", "print"], "at least two seen domains .* got print"),
+        ({}, ["inverse"], "at least two seen domains .* got none"),
     ],
 )
 def test_domains_that_are_not_there_are_refused(

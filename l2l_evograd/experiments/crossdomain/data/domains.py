@@ -194,13 +194,13 @@ def listed_domain(
 # Side in pixels that the literature uses for photographs.
 _PHOTOGRAPH_SIZES = {"cnn4": 84, "conv4": 84, "conv6": 84}
 _RESNET_SIZE = 224
-_BUILT_IN_SIZE = 32
+_BUILT_IN_SIZE = 24
 
 
 def usual_image_size(backbone: str, root: Path | None) -> int:
     """Return the default side of the images, in pixels.
 
-    The side is 32 for the built-in glyphs. For photographs, it is 84 (convolutional
+    The side is 24 for the built-in glyphs. For photographs, it is 84 (convolutional
     encoders) or 224 (ResNets), or the images' own size if that is smaller, because
     enlarging adds cost but no detail. The function looks only at the first image of
     each domain, because opening all images would take as long as the training.

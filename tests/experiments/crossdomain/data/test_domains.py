@@ -7,8 +7,8 @@ from l2l_evograd.experiments.crossdomain.data.domains import usual_image_size
 @pytest.mark.parametrize(
     ("backbone", "own_sizes", "expected"),
     [
-        ("cnn4", None, 32),
-        ("resnet10", None, 32),
+        ("cnn4", None, 24),
+        ("resnet10", None, 24),
         ("cnn4", [500], 84),
         ("resnet10", [500], 224),
         ("resnet10", [300, 100], 100),
