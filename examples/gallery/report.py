@@ -41,6 +41,10 @@ def main(problem: Problem, given: Sequence[str] | None = None) -> Runs:
     name = f"{problem.name.replace(' ', '_')}.png"
     parser.add_argument("--picture", type=Path, default=Path("runs/gallery") / name)
     options = parser.parse_args(given)
+    if options.seeds < 1 or options.iterations < 1:
+        parser.error("expected --seeds and --iterations of at least 1")
+    if options.picture.suffix != ".png":
+        parser.error(f"expected --picture to end with .png, got {options.picture}")
     console, runs = Console(width=120), dict[str, list[Run]]()
     with console.status(problem.name) as status:
         for method in dict.fromkeys([*problem.fixed, *problem.methods]):

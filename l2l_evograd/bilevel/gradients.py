@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from l2l_evograd.bilevel.problem import Loss, ModuleProblem
+from l2l_evograd.bilevel.problem import Loss, ModuleProblem, outer_gradient
 from l2l_evograd.checks import check_loss, check_positive
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.hyperparameters import Hyperparameters, check_reached
 from l2l_evograd.replay.call_state import RandomState, random_state
-from l2l_evograd.replay.inner_loss import gradient
 from l2l_evograd.replay.program import LostHistory, Program
 from l2l_evograd.replay.tensor import plain
 from l2l_evograd.seeds import draw_seed
@@ -213,7 +212,7 @@ def compute(
         del value
         problem.values = stepped.params
         outer = check_loss(problem.outer(outer_loss), "the outer loss")
-        hypergradients = gradient(outer, problem.hyperparameters)
+        hypergradients = outer_gradient(outer, problem.hyperparameters, allow_unused)
         *hypergradients, inner_value, outer = processes.means(
             [*(grad.detach() for grad in hypergradients), inner_value, outer.detach()]
         )

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from l2l_evograd.bilevel.problem import DictProblem, Loss, ModuleProblem
+from l2l_evograd.bilevel.problem import DictProblem, Loss, ModuleProblem, outer_gradient
 from l2l_evograd.checks import check_count, check_loss, check_positive
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.hyperparameters import Hyperparameters, check_reached
-from l2l_evograd.replay.inner_loss import gradient
 from l2l_evograd.replay.tensor import plain
 from l2l_evograd.seeds import default_generator, draw_seed
 from l2l_evograd.updates.adjoint import Gate
@@ -164,7 +163,7 @@ def hypergradient(
         if not allow_unused:
             check_reached(reached, problem.hyperparameters, problem.names)
         outer = check_loss(problem.outer(outer_loss), "the outer loss")
-        gradients = gradient(outer, problem.hyperparameters)
+        gradients = outer_gradient(outer, problem.hyperparameters, allow_unused)
     if first is None:
         raise ValueError("expected at least one inner loss, got none")
     named = zip(problem.weight_names, problem.values, strict=True)

@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from l2l_evograd.hyperparameters import (
@@ -57,7 +58,8 @@ class ModuleProblem:
         self.values = [p.detach().requires_grad_() for p in self._own]
         self._model = model
         self.escaped = False
-        self.identity = id(model), id(self.hyperparameters[0])
+        # Not the identity of λ: a loop may make λ anew in every step.
+        self.identity = id(model), tuple(t.shape for t in self.hyperparameters)
         self._own_buffers = own_buffers
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
         self._buffers = {
@@ -204,3 +206,32 @@ def tensors_of(hyperparameters: object) -> list[Tensor]:
     if not found:
         raise ValueError("expected at least one hyperparameter, got none")
     return found
+
+
+def outer_gradient(
+    outer: Tensor, hyperparameters: Sequence[Tensor], allow_unused: bool
+) -> list[Tensor]:
+    """Return dL/dλ, zeros for those of λ that L does not depend on.
+
+    Args:
+        outer: L.
+        hyperparameters: λ.
+        allow_unused: accept an L that depends on none of λ.
+
+    Raises:
+        ValueError: for an L that depends on none of λ, neither through the weights
+            after the step nor by itself. All hypergradients would be 0.
+    """
+    found: Sequence[Tensor | None] = [None] * len(hyperparameters)
+    if outer.requires_grad:
+        found = torch.autograd.grad(outer, hyperparameters, allow_unused=True)
+    if hyperparameters and not allow_unused and all(grad is None for grad in found):
+        raise ValueError(
+            "the outer loss does not depend on the weights after the step: expected a "
+            "loss computed with gradients from what outer_loss is called with, and not "
+            "from the model itself; or pass allow_unused=True"
+        )
+    return [
+        torch.zeros_like(tensor) if grad is None else grad
+        for tensor, grad in zip(hyperparameters, found, strict=True)
+    ]

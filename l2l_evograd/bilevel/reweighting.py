@@ -9,7 +9,12 @@ from torch.optim import Optimizer
 
 from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.bilevel.step import bilevel_step
-from l2l_evograd.checks import InputError, check_count
+from l2l_evograd.checks import (
+    InputError,
+    check_count,
+    check_differentiable,
+    check_loss,
+)
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import Estimator
 
@@ -41,7 +46,6 @@ def reweighting_step(
     base_optimizer: Optimizer,
     num_samples: int,
     *,
-    lr: float | None = None,
     update: str = "gradient",
     estimator: Estimator | str | None = None,
     generator: torch.Generator | None = None,
@@ -68,7 +72,6 @@ def reweighting_step(
         outer_loss: L, called ``outer_loss(view)``: the mean loss on a clean batch.
         base_optimizer: optimizer of θ.
         num_samples: N, the number of samples of the batch.
-        lr: as for :func:`~.bilevel_step`; it has no effect on the weights.
         update: as for :func:`~.bilevel_step`.
         estimator: as for :func:`~.bilevel_step`.
         generator: as for :func:`~.bilevel_step`.
@@ -82,7 +85,8 @@ def reweighting_step(
         ``.grad``.
 
     Raises:
-        InputError: for losses of another shape than (N,).
+        InputError: for losses of another shape than (N,) or without gradients, and for
+            hypergradients that are not finite.
         TypeError, ValueError: as :func:`~.bilevel_step`.
 
     Cost:
@@ -107,7 +111,7 @@ def reweighting_step(
     seen: list[Tensor] = []
 
     def inner_loss(view: Any) -> Tensor:
-        losses = _checked(sample_losses(view), num_samples)
+        losses = check_differentiable(_checked(sample_losses(view), num_samples))
         seen.append(losses.detach())
         # ℓ is a mean over the processes, and a sum over their samples.
         return processes.count * (weights[processes.rank] * losses).sum()
@@ -118,7 +122,7 @@ def reweighting_step(
         outer_loss,
         base_optimizer,
         _Rectified([weights], {}),
-        lr=lr,
+        lr=1.0,  # any rate gives the same weights
         update=update,
         estimator=estimator,
         generator=generator,
@@ -139,7 +143,7 @@ class _Rectified(Optimizer):
         for group in self.param_groups:
             for weights in group["params"]:
                 useful = (-weights.grad).clamp_min(0)
-                total = useful.sum()
+                total = check_loss(useful.sum(), "the hypergradient of the weights")
                 with torch.no_grad():
                     weights.copy_(useful / torch.where(total > 0, total, 1))
 

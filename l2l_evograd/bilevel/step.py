@@ -131,6 +131,12 @@ def bilevel_step(
     def take_base_step(
         gradients: dict[str, Tensor | None], extras: list[Tensor | None]
     ) -> None:
+        if params and all(grad is None for grad in gradients.values()):
+            raise ValueError(
+                "the inner loss does not depend on the weights: expected a loss "
+                "computed with gradients from what inner_loss is called with; remove "
+                "torch.no_grad() and .detach() in it"
+            )
         _take([*params, *others], [*gradients.values(), *extras])
         base_optimizer.step()
 

@@ -40,6 +40,8 @@ class Difference:
         """Whether the seeds show that the two methods differ."""
         if self.seeds < LEAST_SEEDS:
             return False
+        if self.error == 0:  # from accuracies on a coarse grid: no evidence
+            return False
         errors = float(stdtrit(self.seeds - 1, (1 + CONFIDENCE) / 2))
         return abs(self.mean) > errors * self.error
 
@@ -52,13 +54,16 @@ def difference(own: Sequence[float], other: Sequence[float]) -> Difference:
         other: accuracy of the other method for the same seeds, in the same order.
 
     Raises:
-        ValueError: without any seed, or if the numbers of seeds differ.
+        ValueError: without any seed, if the numbers of seeds differ, or if an accuracy
+            is not finite.
     """
     if not own or len(own) != len(other):
         raise ValueError(
             f"expected one accuracy of each method for every seed, got {len(own)} and "
             f"{len(other)}; pass the seeds that both methods have"
         )
+    if not all(math.isfinite(value) for value in (*own, *other)):
+        raise ValueError(f"expected finite accuracies, got {own} and {other}")
     by_seed = [mine - theirs for mine, theirs in zip(own, other, strict=True)]
     error = deviation(by_seed) / math.sqrt(len(by_seed))
     return Difference(fmean(by_seed), error, len(by_seed))

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from l2l_evograd import EvoGrad, Exact, Guided, reweighting_step
+from l2l_evograd.bilevel.problem import ModuleProblem
 from l2l_evograd.checks import InputError
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -37,15 +38,16 @@ def mean_on(x, y):
     return lambda view: cross_entropy(view(x), y)
 
 
-def line_by_line(model: nn.Module, rate: float = RATE):
+def line_by_line(model: nn.Module):
     """Return weights and hypergradient by a step that is written out for each w_i."""
     (x, y), (meta_x, meta_y) = data(), data(2, CLEAN)
     weights = torch.zeros(SAMPLES, requires_grad=True)
+    # η = 1, as in the step itself: the weights do not depend on it.
     names, values = zip(*model.named_parameters(), strict=True)
     scores = torch.func.functional_call(model, dict(zip(names, values, strict=True)), x)
     losses = cross_entropy(scores, y, reduction="none")
     grads = torch.autograd.grad((weights * losses).sum(), values, create_graph=True)
-    moved = [v - rate * g for v, g in zip(values, grads, strict=True)]
+    moved = [v - g for v, g in zip(values, grads, strict=True)]
     scores = torch.func.functional_call(
         model, dict(zip(names, moved, strict=True)), meta_x
     )
@@ -100,10 +102,16 @@ def test_guided_comes_close(scheme):
     torch.testing.assert_close(found.weights, weights, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("rate", [1e-4, 7.0])
-def test_the_virtual_rate_does_not_matter(rate):
-    weights, _ = line_by_line(network())
-    found = step(network(), Exact(), lr=rate)
+@pytest.mark.parametrize("rate", [0.0, 7.0])
+def test_the_rate_of_the_optimizer_does_not_matter(rate):
+    model = network()
+    weights, _ = line_by_line(model)
+    (x, y), clean = data(), data(2, CLEAN)
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+    found = reweighting_step(
+        *(model, losses_on(x, y), mean_on(*clean), optimizer, SAMPLES),
+        estimator=Exact(),
+    )
     torch.testing.assert_close(found.weights, weights, **CLOSE)
 
 
@@ -171,6 +179,74 @@ def test_other_losses_are_refused(losses, got):
     with pytest.raises(InputError, match=f"one loss for each of 12 samples.*{got}"):
         reweighting_step(model, losses, mean_on(*data(2)), optimizer, SAMPLES)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+UPDATES = pytest.mark.parametrize("update", ["gradient", "evolution"])
+
+
+@UPDATES
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda outer, model: lambda view: outer(model),
+        lambda outer, model: lambda view: outer(view).detach(),
+        lambda outer, model: lambda view: torch.tensor(1.0),
+    ],
+    ids=["of the model itself", "detached", "constant"],
+)
+def test_an_outer_loss_that_sees_no_step_is_refused(change, update):
+    model = network()
+    (x, y), clean = data(), data(2, CLEAN)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    outer = change(mean_on(*clean), model)
+    with pytest.raises(ValueError, match="outer loss does not depend on the weights"):
+        reweighting_step(
+            *(model, losses_on(x, y), outer, optimizer, SAMPLES), update=update
+        )
+
+
+@UPDATES
+def test_losses_without_gradients_are_refused(update):
+    model = network()
+    (x, y), clean = data(), data(2, CLEAN)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+
+    def losses(view):
+        with torch.no_grad():
+            return losses_on(x, y)(view)
+
+    with pytest.raises(ValueError, match="does not require grad"):
+        reweighting_step(
+            *(model, losses, mean_on(*clean), optimizer, SAMPLES), update=update
+        )
+
+
+@pytest.mark.parametrize("estimator", ["exact", "guided"])
+def test_a_gradient_that_is_no_number_is_refused(estimator):
+    model = network()
+    (x, y), clean = data(), data(2, CLEAN)
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    before = copy.deepcopy(model.state_dict())
+
+    def outer(view):  # finite, but its gradient is not
+        return mean_on(*clean)(view) + (view(x).sum() * 0).sqrt()
+
+    with pytest.raises(InputError, match="hypergradient of the weights to be finite"):
+        reweighting_step(
+            *(model, losses_on(x, y), outer, optimizer, SAMPLES), estimator=estimator
+        )
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_steps_with_new_weights_are_counted_as_one_loop():
+    """The first 3 steps are checked, although each has a λ of its own."""
+    model = network()
+    problems = [
+        ModuleProblem(model, torch.zeros(SAMPLES, requires_grad=True)) for _ in range(3)
+    ]
+    assert len({problem.identity for problem in problems}) == 1
+    other = ModuleProblem(model, torch.zeros(SAMPLES + 1, requires_grad=True))
+    assert other.identity != problems[0].identity
 
 
 def share_of(rank, group):

@@ -29,6 +29,7 @@ def test_differences_are_paired_by_seed() -> None:
         (0.5, 0.0, 2, False),  # too few seeds for any size of the difference
         (0.5, 0.0, 1, False),
         (0.0, 0.0, 5, False),
+        (0.02, 0.0, 3, False),  # equal differences on a coarse grid
         (math.nan, math.nan, 5, False),
     ],
 )
@@ -56,6 +57,11 @@ def test_one_or_two_seeds_say_nothing_about_others(seeds: int, words: str) -> No
     text = sentence("ft", "none", Difference(0.5, 0.0, seeds))
     assert f"+50.0 points over {words} nothing can be said about other seeds" in text
     assert "shown" not in text
+
+
+def test_refuses_what_is_no_accuracy() -> None:
+    with pytest.raises(ValueError, match="finite accuracies, got"):
+        difference([math.nan, 0.5], [0.5, 0.5])
 
 
 @pytest.mark.parametrize(("own", "other"), [([], []), ([0.1, 0.2], [0.1])])

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -93,7 +93,14 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
                 f"expected to test on 1 to {tests} images, got {settings.test_images}"
             )
         # These calls refuse bad input before anything is trained.
-        self.split(settings.seed)
+        train = len(self.split(settings.seed).train)
+        passes = max(1, train // settings.batch_size)
+        total = settings.iterations or passes * (settings.epochs or 1)
+        if settings.warm_up >= total:
+            raise InputError(
+                f"expected a warm_up of less than the {total} iterations of a method, "
+                f"got {settings.warm_up}; nothing would be learned"
+            )
         make_network(settings.network or "", len(source.classes), settings.width)
 
     def split(self, seed: int) -> NoisySplit:
@@ -156,8 +163,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
 
     def table(self, rows: Sequence[Mapping[str, Any]]) -> Table:
         """Return the summary as a table."""
-        wrong = self._about["wrong_labels"] / self._about["train"]
-        return results_table(rows, f"Test accuracy, {self._title}", wrong)
+        return results_table(rows, f"Test accuracy, {self._title}")
 
     def conclusions(self, results: RunResults) -> Sequence[str]:
         """Return what the results show in words."""
@@ -239,7 +245,8 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             )
         module.to(device)  # Lightning has moved the module to the CPU
         accuracies = [float(point["accuracy"] or 0.0) for point in module.curve]
-        samples = _samples(module, start, seed) if used else None
+        weights = _sample_weights(module, start) if used else None
+        samples = None if weights is None else _samples(weights, start, seed)
         norms = module.hypergradients  # none if λ was never learned
         self.say(
             seed, f"{method}: best {max(accuracies):.2%}, last {accuracies[-1]:.2%}"
@@ -255,7 +262,8 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             "losses": list(CURVE_LOSSES),
             "weights_before": before if net else None,
             "weights_after": _weights(module.weight_net) if net else None,
-            "wrong_share": _wrong_share(samples, start) if samples else None,
+            "wrong_labels": float(start.split.corrupted.double().mean()),
+            "wrong_share": None if weights is None else _wrong_share(weights, start),
             "samples": samples,
             "curve": module.curve,
         }
@@ -270,34 +278,31 @@ def _weights(net: MetaWeightNet) -> list[float]:
 
 
 @torch.no_grad()
-def _samples(
-    module: NoisyLabelModule, start: Start, seed: int
-) -> dict[str, list[float]]:
-    """Return the weights of some clean and some corrupted training samples.
+def _sample_weights(module: NoisyLabelModule, start: Start) -> Tensor:
+    """Return the weight of every training sample; NaN for one without a weight.
 
     A weight net weights them by their losses after the training. Weights of samples
-    are the last ones that the training gave.
+    are the last ones that the training gave; with several processes, those that the
+    first process gave.
     """
-    given = torch.tensor(module.given_weights)
+    if module.weighting == "samples":
+        return torch.tensor(module.given_weights)
+    return module.weight_net.cpu()(sample_losses(module.model, start.images))
+
+
+def _samples(weights: Tensor, start: Start, seed: int) -> dict[str, list[float]]:
+    """Return the weights of some clean and some corrupted training samples."""
     generator, wrong = generator_for(seed, "shown"), start.split.corrupted
     found = {}
     for name, chosen in (("clean", ~wrong), ("corrupted", wrong)):
-        places = chosen.nonzero().squeeze(1)
-        if module.weighting == "samples":
-            places = places[~given[places].isnan()]
-        order = torch.randperm(len(places), generator=generator)[:SHOWN_SAMPLES]
-        shown = places[order]
-        weights: Tensor = given[shown]
-        if module.weighting == "net" and len(shown):
-            losses = sample_losses(module.model, start.images.subset(shown))
-            weights = module.weight_net.cpu()(losses)
-        found[name] = weights.tolist()
+        own = weights[chosen & ~weights.isnan()]
+        order = torch.randperm(len(own), generator=generator)[:SHOWN_SAMPLES]
+        found[name] = own[order].tolist()
     return found
 
 
-def _wrong_share(samples: Mapping[str, Sequence[float]], start: Start) -> float | None:
+def _wrong_share(weights: Tensor, start: Start) -> float | None:
     """Return the fraction of all weight that is on samples with wrong labels."""
-    clean, wrong = (fmean(samples[k] or [0.0]) for k in ("clean", "corrupted"))
-    rate = float(start.split.corrupted.double().mean())
-    total = rate * wrong + (1 - rate) * clean
-    return rate * wrong / total if total else None
+    total = float(weights.nansum())
+    wrong = float(weights[start.split.corrupted].nansum())
+    return wrong / total if total > 0 else None

@@ -10,15 +10,12 @@ from l2l_evograd.experiments.noisy_labels.results import TABLE_LOSSES, NoisyLabe
 from l2l_evograd.experiments.verdicts import sentence
 
 
-def results_table(
-    rows: Sequence[Mapping[str, Any]], title: str, wrong_labels: float
-) -> Table:
+def results_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     """Return the summary of a run as a table.
 
     Args:
         rows: rows from :meth:`~.results.NoisyLabelResults.summary`.
         title: title above the table.
-        wrong_labels: fraction of the training labels that are wrong.
     """
     seeds = max(row["seeds"] for row in rows)
     table = Table(title=title)
@@ -34,7 +31,7 @@ def results_table(
     if shares:
         notes.append(
             f"wrong: share of all weight, at the end, that is on samples with wrong "
-            f"labels; {wrong_labels:.0%} of the labels are wrong."
+            f"labels; {rows[0]['wrong_labels']:.0%} of the labels are wrong."
         )
     if len(rows) > 1:
         notes.append(f"gain: last, against {rows[0]['method']}.")

@@ -27,7 +27,8 @@ class NoisyLabelResults(RunResults):
         :data:`TABLE_LOSSES`; they are None without a weight net. ``moved`` is the
         largest change of a weight between losses 0 and 10. ``wrong_share`` is the
         fraction of all weight that is on samples with wrong labels; None if samples are
-        not weighted.
+        not weighted. ``wrong_labels`` is the fraction of labels that are wrong. Both
+        are means over the seeds.
         """
         rows = []
         for method in self.settings.methods:
@@ -48,6 +49,7 @@ class NoisyLabelResults(RunResults):
                     "last_sd": deviation(last),
                     "gain": None if gain is None else gain.mean,
                     "gain_error": None if gain is None else gain.error,
+                    "wrong_labels": fmean(run["wrong_labels"] for run in runs),
                     "wrong_share": fmean(shares) if shares else None,
                     "v_start": _at(weighted, "weights_before"),
                     "v": _at(weighted, "weights_after"),

@@ -63,7 +63,7 @@ def test_what_is_in_the_table_and_the_pictures(tmp_path):
     mean = sum(run["weights_after"][place] for run in runs) / 2
     assert rows[1]["v"][1] == pytest.approx(mean)
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(results_table(rows, "a title", 0.4))
+    console.print(results_table(rows, "a title"))
     text = console.export_text()
     for part in ("a title", "frozen", "guided", "MiB", "before training", "± "):
         assert part in text
@@ -93,6 +93,8 @@ def test_weights_of_samples_are_counted_by_the_truth_of_the_labels(tmp_path):
     experiment.draw(results)
     assert (tmp_path / "samples.png").stat().st_size > 5000
     assert not (tmp_path / "weights.png").exists()  # there is no net
+    wrong = start.split.corrupted.double().mean()
+    assert exact["wrong_labels"] == pytest.approx(float(wrong))
     table = Console(width=100, record=True, file=io.StringIO())
     table.print(experiment.table(results.summary()))
     assert f"{exact['wrong_share']:.0%}" in table.export_text()
@@ -125,11 +127,11 @@ def test_a_weight_of_almost_one_is_not_shown_as_none():
     row = {
         **{"method": "guided", "seeds": 1, "best": 0.5, "best_sd": 0.0, "last": 0.5},
         **{"last_sd": 0.0, "seconds_per_iteration": 0.1, "peak_memory_bytes": 1},
-        **{"gain": None, "gain_error": None, "wrong_share": None},
+        **{"gain": None, "gain_error": None, "wrong_share": None, "wrong_labels": 0.4},
         **{"v_start": [0.5, 0.5, 0.5], "v": [0.00001, 0.25, 0.99999]},
     }
     console = Console(width=100, record=True, file=io.StringIO())
-    console.print(results_table([row], "a title", 0.4))
+    console.print(results_table([row], "a title"))
     assert ".000/.250/1.000" in console.export_text()
 
 
@@ -142,7 +144,7 @@ def test_without_weights_or_wrong_labels_there_is_less_to_draw(tmp_path):
         draw_weights(results, out / "weights.png")
         draw_samples(results, out / "samples.png")
         assert (out / "samples.png").exists()
-        results_table(results.summary(), "a title", 0.4)
+        results_table(results.summary(), "a title")
 
 
 def test_an_interrupted_run_goes_on_to_the_same_figures(tmp_path, monkeypatch):
@@ -193,6 +195,7 @@ def test_fewer_test_images_are_the_same_for_every_seed(tmp_path):
         ({"meta_images": 60}, "must leave images for training"),
         ({"train_images": 53}, "train on 1 to 52 images"),
         ({"test_images": 21}, "test on 1 to 20 images, got 21"),
+        ({"warm_up": 7}, "a warm_up of less than the 7 iterations of a method, got 7"),
         ({"network": "wrn28-10", "width": 2}, "of 1 for wrn28-10"),
     ],
 )

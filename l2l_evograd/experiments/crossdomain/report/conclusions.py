@@ -44,7 +44,10 @@ def comparisons(runs: Runs, methods: Sequence[str]) -> list[str]:
     pairs += [
         (method, FIXED)
         for method in methods
-        if METHODS[method].learned and FIXED in methods and methods[0] != FIXED
+        if METHODS[method].learned
+        and FIXED in methods
+        and methods[0] != FIXED
+        and (FIXED, method) not in pairs
     ]
     lines = []
     for method, other in pairs:
