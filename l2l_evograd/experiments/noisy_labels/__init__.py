@@ -1,4 +1,4 @@
-"""Learning with noisy labels: sample weights learned by Meta-Weight-Net.
+"""Learning with noisy labels: weights of samples, of each batch or from a weight net.
 
 The names are imported when they are first used, because the module needs Lightning.
 """

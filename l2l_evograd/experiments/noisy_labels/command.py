@@ -19,12 +19,13 @@ def noisy_labels(
     overwrite: bool = False,
     console: Annotated[Console | None, NotAnOption] = None,
 ) -> list[dict[str, Any]]:
-    """Train on wrong labels, with sample weights learned by Meta-Weight-Net.
+    """Train on wrong labels, with sample weights learned from a small clean set.
 
-    The command compares training without weights, with a weight net that keeps its
-    initial values, and with a weight net that is learned from a small clean meta set.
-    The net is learned through the exact hypergradient, the paper's Algorithm 1, the
-    same population scaled to the learning rate, or a guided finite difference.
+    The command compares training without weights, controls that weight samples without
+    learning (random weights, or a weight net that keeps its initial values), and
+    weights that are learned: one for each sample of a batch, or by a Meta-Weight-Net.
+    They are learned through the exact hypergradient, the paper's Algorithm 1, EvoGrad
+    with populations of several sizes, or a guided finite difference.
 
     Args:
         given: the settings that the user gave, by name.

@@ -60,7 +60,7 @@ class NoisyLabelSettings(TrainingSettings):
         if_none="net; samples for built-in glyphs",
     )
     seed: int = setting(0, "First seed; the split and the noise also depend on it.")
-    seeds: int = setting(3, "Number of seeds.", least=1)
+    seeds: int = setting(3, "Number of seeds.", least=1, identifies=False)
     devices: int = setting(
         1, "Number of processes, each with a device, that share each batch.", least=1
     )

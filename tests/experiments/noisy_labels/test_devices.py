@@ -79,6 +79,7 @@ def test_impossible_numbers_of_devices(changes, message):
 def test_a_command_in_two_processes_has_one_log_and_the_figures_of_both(tmp_path):
     line = ["noisy-labels", "--methods", "guided", "--train-images", "60"]
     line += ["--iterations", "2", "--test-images", "50", "--image-size", "16"]
+    line += ["--seeds", "1"]
     line += ["--devices", "2", "--device", "cpu", "--out", str(tmp_path / "run")]
     assert end(start(ALONE, *line)).count("guided: best") == 1
     assert len(figures(tmp_path / "run")) == 1
