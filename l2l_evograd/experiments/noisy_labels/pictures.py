@@ -83,7 +83,7 @@ def draw_accuracy(
     axes.set_ylabel("test accuracy")
     if axes.dataLim.xmax >= 5:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title(title, fontsize=10)
     _finish(axes)
     pictures.save(figure, path)

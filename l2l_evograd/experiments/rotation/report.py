@@ -110,7 +110,7 @@ def draw_accuracies(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_xticks(range(len(rows)), [row["method"] for row in rows])
     axes.set_ylim(0, 1.25)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("accuracy")
     axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
     pictures.without_frame(axes)

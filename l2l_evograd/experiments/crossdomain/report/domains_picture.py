@@ -90,6 +90,6 @@ def _bars(axes: Axes, comparison: Comparison) -> None:
     axes.set_xlim(-0.5, len(domains) - 0.5)
     axes.set_xticks(range(len(domains)), domains)
     axes.set_ylim(0, min(1.0, 1.1 * max(tops)))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("accuracy", fontsize=9)
     pictures.without_frame(axes)

@@ -150,7 +150,7 @@ def draw_accuracy(
     axes.set_xlim(-0.6, len(rows) - 0.1)
     axes.set_xticks(positions, [row["method"] for row in rows])
     axes.set_ylim(0, min(1.0, 1.15 * max(heights)))
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylabel("accuracy, unseen domain")
     axes.set_title(title, fontsize=10)
     pictures.without_frame(axes)
