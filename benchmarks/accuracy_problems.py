@@ -109,12 +109,12 @@ def _noisy_labels(
         options |= {"batch_size": 10, "warm_up": 1, "epochs": None}
     settings = NoisyLabelSettings(device="cpu", **options)
     source = read_source(None, settings.image_size, Console(quiet=True))
-    settings = settings.resolved()
-    passes = 1400 // settings.batch_size  # of the built-in glyphs
-    iterations = settings.iterations or passes * (settings.epochs or 1)
+    quiet = Console(quiet=True)
+    whole = NoisyLabelExperiment(settings, Path(), quiet, source)  # writes nothing
+    settings, iterations = whole.settings, whole.iterations
 
     def run(chosen: Any, out: Path) -> list[dict[str, Any]]:
-        return NoisyLabelExperiment(chosen, out, Console(quiet=True), source).run().runs
+        return NoisyLabelExperiment(chosen, out, quiet, source).run().runs
 
     settings = dataclasses.replace(settings, epochs=None, iterations=iterations)
     return Problem(

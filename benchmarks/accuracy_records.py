@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from benchmarks.accuracy_problems import COLUMNS, NONE, Problem, Training
+from l2l_evograd.experiments.results import deviation
 from l2l_evograd.experiments.verdicts import difference
 
 Record = dict[str, Any]
@@ -37,7 +38,6 @@ def records_of(
     for column, method in problem.methods.items():
         qualities = [one.quality for one in trainings[method]]
         gain = difference([sign * value for value in qualities], first)
-        spread = difference(qualities, [0.0] * len(qualities))
         seconds = fmean(one.seconds_per_iteration for one in trainings[method])
         records.append(
             {
@@ -51,8 +51,8 @@ def records_of(
                 "seconds_per_iteration": seconds,
                 "training_seconds": iterations[method] * seconds,
                 "qualities": qualities,
-                "mean": spread.mean,
-                "error": spread.error,
+                "mean": fmean(qualities),
+                "error": deviation(qualities) / len(qualities) ** 0.5,
                 "gain": gain.mean,
                 "gain_error": gain.error,
                 "shown": gain.shown,

@@ -4,7 +4,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from rich.table import Table
 
 from examples.gallery.gallery import LEARNED, Problem, Run
 from l2l_evograd.experiments import pictures
+from l2l_evograd.experiments.results import deviation
 
 Runs = Mapping[str, Sequence[Run]]
 
@@ -62,8 +63,7 @@ def main(problem: Problem, given: Sequence[str] | None = None) -> Runs:
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and its standard error, 0 for a single value."""
-    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return fmean(values), error
+    return fmean(values), deviation(values) / math.sqrt(len(values))
 
 
 def distance(problem: Problem, run: Run) -> float:

@@ -18,6 +18,7 @@ from l2l_evograd.hyperparameters import (
     name_of,
 )
 from l2l_evograd.replay.call_state import TwiceDifferentiable
+from l2l_evograd.replay.inner_loss import or_zeros
 from l2l_evograd.replay.module_copy import copy_structure
 from l2l_evograd.replay.tensor import Recording
 
@@ -231,7 +232,4 @@ def outer_gradient(
             "loss computed with gradients from what outer_loss is called with, and not "
             "from the model itself; or pass allow_unused=True"
         )
-    return [
-        torch.zeros_like(tensor) if grad is None else grad
-        for tensor, grad in zip(hyperparameters, found, strict=True)
-    ]
+    return or_zeros(found, hyperparameters)

@@ -8,7 +8,7 @@ and no proof.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -67,6 +67,19 @@ def difference(own: Sequence[float], other: Sequence[float]) -> Difference:
     by_seed = [mine - theirs for mine, theirs in zip(own, other, strict=True)]
     error = deviation(by_seed) / math.sqrt(len(by_seed))
     return Difference(fmean(by_seed), error, len(by_seed))
+
+
+def paired(own: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:
+    """Return the difference over the seeds that both methods have; None without any.
+
+    Args:
+        own: accuracy of a method by seed.
+        other: accuracy of the other method by seed.
+    """
+    seeds = sorted(own.keys() & other.keys())
+    if not seeds:
+        return None
+    return difference([own[s] for s in seeds], [other[s] for s in seeds])
 
 
 def sentence(name: str, other: str, difference: Difference) -> str:

@@ -235,6 +235,11 @@ def gradient(
         create_graph=create_graph,
         allow_unused=True,
     )
+    return or_zeros(found, targets)
+
+
+def or_zeros(found: Sequence[Tensor | None], targets: Sequence[Tensor]) -> list[Tensor]:
+    """Return gradients of targets, zeros in place of None."""
     return [
         torch.zeros_like(target) if grad is None else grad
         for grad, target in zip(found, targets, strict=True)

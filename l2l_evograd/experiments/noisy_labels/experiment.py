@@ -93,13 +93,11 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
                 f"expected to test on 1 to {tests} images, got {settings.test_images}"
             )
         # These calls refuse bad input before anything is trained.
-        train = len(self.split(settings.seed).train)
-        passes = max(1, train // settings.batch_size)
-        total = settings.iterations or passes * (settings.epochs or 1)
-        if settings.warm_up >= total:
+        _ = self._about  # draws the split of the first seed
+        if settings.warm_up >= self.iterations:
             raise InputError(
-                f"expected a warm_up of less than the {total} iterations of a method, "
-                f"got {settings.warm_up}; nothing would be learned"
+                f"expected a warm_up of less than the {self.iterations} iterations of "
+                f"a method, got {settings.warm_up}; nothing would be learned"
             )
         make_network(settings.network or "", len(source.classes), settings.width)
 
@@ -136,7 +134,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
         ):
             say(self.console, line)
 
-    def results(self) -> NoisyLabelResults:
+    def results(self) -> RunResults:
         """Return the results that are in the folder so far."""
         return NoisyLabelResults(self.out, self.settings, {"data": self._about})
 
@@ -155,8 +153,8 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
 
     def draw(self, results: RunResults) -> None:
         """Draw the pictures of accuracies, weights and samples."""
-        per_epoch = max(1, self._about["train"] // self.settings.batch_size)
-        draw_accuracy(results, per_epoch, self._title, self.out / folder.ACCURACY)
+        path = self.out / folder.ACCURACY
+        draw_accuracy(results, self._per_epoch, self._title, path)
         if self.settings.weighting == "net":
             draw_weights(results, self.out / folder.WEIGHTS)
         draw_samples(results, self.out / folder.SAMPLES)
@@ -167,7 +165,17 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
 
     def conclusions(self, results: RunResults) -> Sequence[str]:
         """Return what the results show in words."""
-        return conclusions(self.results())
+        return conclusions(results)
+
+    @property
+    def iterations(self) -> int:
+        """Number of iterations of every method."""
+        settings = self.settings
+        return settings.iterations or self._per_epoch * (settings.epochs or 1)
+
+    @property
+    def _per_epoch(self) -> int:
+        return max(1, self._about["train"] // self.settings.batch_size)
 
     @property
     def _title(self) -> str:

@@ -1,5 +1,6 @@
 """The methods of the noisy-label experiment, and the two ways to weigh samples."""
 
+from l2l_evograd.checks import InputError
 from l2l_evograd.estimators import EvoGrad, Exact, Guided
 from l2l_evograd.experiments.methods import PAPER_POPULATION, Method, by_name
 
@@ -53,6 +54,20 @@ METHODS = by_name(
         ),
     ]
 )
+
+
+def check_weighting(method: Method, weighting: str) -> None:
+    """Refuse a method that keeps a weight net where there is none.
+
+    Raises:
+        InputError: names other methods.
+    """
+    if weighting == "samples" and method.uses_lambda and not method.learned:
+        raise InputError(
+            f"{method.name!r} keeps a weight net at its initial values, and weighting "
+            f"'samples' has no net: expected other methods, such as {RANDOM!r}, or "
+            f"weighting 'net'"
+        )
 
 
 def usual_methods(weighting: str) -> tuple[str, ...]:

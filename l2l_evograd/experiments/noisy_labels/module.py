@@ -17,6 +17,7 @@ from l2l_evograd.experiments.noisy_labels.methods import (
     METHODS,
     RANDOM,
     WEIGHTINGS,
+    check_weighting,
 )
 from l2l_evograd.experiments.noisy_labels.weighting import (
     MetaWeightNet,
@@ -137,12 +138,7 @@ class NoisyLabelModule(TrainingModule):
             check_choice(method, tuple(METHODS), "method")
             method = METHODS[method]
         check_choice(weighting, WEIGHTINGS, "weighting")
-        if weighting == "samples" and method.uses_lambda and not method.learned:
-            raise InputError(
-                f"{method.name!r} keeps a weight net at its initial values, and "
-                f"weighting 'samples' has no net; use {RANDOM!r} as the control, or "
-                f"weighting 'net'"
-            )
+        check_weighting(method, weighting)
         check_choice(precision, UNSCALED, "precision")
         estimator = estimator_for(precision, method.estimator)
         method = replace(method, estimator=estimator)
@@ -172,6 +168,10 @@ class NoisyLabelModule(TrainingModule):
     @property
     def _learns_net(self) -> bool:
         return self.method.learned and self.weighting == "net"
+
+    @property
+    def _warming_up(self) -> bool:
+        return self.done < self.warm_up
 
     def configure_optimizers(self) -> Sequence[torch.optim.Optimizer]:
         """Return SGD for the model and, if it is learned, for the weight net."""
@@ -231,7 +231,7 @@ class NoisyLabelModule(TrainingModule):
         # that a single process would draw.
         rank = [self.processes.rank] if self.processes.rank else []
         with seeded(derive_seed(self._seed, "forward", iteration, *rank), self.device):
-            if not self.method.learned or iteration < self.warm_up:
+            if not self.method.learned or self._warming_up:
                 return self._plain(optimizers[0])
             if self.weighting == "samples":
                 return self._reweighted(iteration, optimizers[0])
@@ -240,7 +240,7 @@ class NoisyLabelModule(TrainingModule):
     def inner_loss(self, model: Any) -> Tensor:
         """Return ℓ on the current batch."""
         losses = self._losses(model, self._batch)
-        if self.done < self.warm_up:
+        if self._warming_up:
             return losses.mean()
         if self.method.uses_lambda:
             return weighted_loss(losses, self.weight_net(losses))

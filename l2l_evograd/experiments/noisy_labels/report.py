@@ -6,8 +6,9 @@ from typing import Any
 from rich.table import Table
 
 from l2l_evograd.experiments.noisy_labels.methods import METHODS
-from l2l_evograd.experiments.noisy_labels.results import TABLE_LOSSES, NoisyLabelResults
-from l2l_evograd.experiments.verdicts import sentence
+from l2l_evograd.experiments.noisy_labels.results import TABLE_LOSSES, last_by_seed
+from l2l_evograd.experiments.results import RunResults
+from l2l_evograd.experiments.verdicts import paired, sentence
 
 
 def results_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
@@ -64,7 +65,7 @@ def results_table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
     return table
 
 
-def conclusions(results: NoisyLabelResults) -> list[str]:
+def conclusions(results: RunResults) -> list[str]:
     """Return one line for each comparison of two methods.
 
     Controls are compared with the first method. Learned methods are compared with the
@@ -85,7 +86,11 @@ def conclusions(results: NoisyLabelResults) -> list[str]:
     for row in rows:
         learned = METHODS[row["method"]].learned
         other = best if learned else controls[0]["method"]
-        found = results.difference(row["method"], other)
+        if other == row["method"]:
+            continue
+        found = paired(
+            last_by_seed(results, row["method"]), last_by_seed(results, other)
+        )
         if found is not None:
             lines.append(sentence(row["method"], other, found))
     return lines

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from l2l_evograd.experiments.results import RunResults, deviation
-from l2l_evograd.experiments.verdicts import Difference, difference
+from l2l_evograd.experiments.verdicts import paired
 
 # Losses at which the table shows the learned weight: the loss of a right label, of
 # chance, and of a wrong label.
@@ -38,7 +38,10 @@ class NoisyLabelResults(RunResults):
             best, last = ([run[name] for run in runs] for name in ("best", "last"))
             weighted = [run for run in runs if run["weights_after"] is not None]
             shares = [r["wrong_share"] for r in runs if r["wrong_share"] is not None]
-            gain = self.difference(method, self.settings.methods[0])
+            first = self.settings.methods[0]
+            gain = None
+            if method != first:
+                gain = paired(last_by_seed(self, method), last_by_seed(self, first))
             rows.append(
                 {
                     "method": method,
@@ -64,16 +67,10 @@ class NoisyLabelResults(RunResults):
             )
         return rows
 
-    def difference(self, method: str, other: str) -> Difference | None:
-        """Return how the last accuracies of two methods differ, paired by seed.
 
-        None if the methods are the same or have no seed in common.
-        """
-        theirs = {run["seed"]: run["last"] for run in self.of(other)}
-        own = {r["seed"]: r["last"] for r in self.of(method) if r["seed"] in theirs}
-        if method == other or not own:
-            return None
-        return difference(list(own.values()), [theirs[seed] for seed in own])
+def last_by_seed(results: RunResults, method: str) -> dict[int, float]:
+    """Return the accuracies after the last iteration of a method."""
+    return {run["seed"]: run["last"] for run in results.of(method)}
 
 
 def mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:

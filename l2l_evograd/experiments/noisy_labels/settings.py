@@ -8,9 +8,9 @@ from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.devices import found_device
 from l2l_evograd.experiments.noisy_labels.corruption import KINDS, check_noise
 from l2l_evograd.experiments.noisy_labels.methods import (
-    FROZEN,
     METHODS,
     WEIGHTINGS,
+    check_weighting,
     usual_methods,
 )
 from l2l_evograd.experiments.noisy_labels.networks import NETWORKS
@@ -154,12 +154,8 @@ class NoisyLabelSettings(TrainingSettings):
                 f"{self.imbalance}"
             )
         check_noise(self.noise, self.noise_rate)
-        if self._weighting == "samples" and FROZEN in (self.methods or ()):
-            raise InputError(
-                f"{FROZEN!r} keeps a weight net at its initial values, and weighting "
-                f"'samples' has no net: expected other methods, such as 'random', or "
-                f"weighting 'net'"
-            )
+        for name in self.methods or ():
+            check_weighting(METHODS[name], self._weighting)
         if self.batch_size % self.devices:
             fitting = self.batch_size // self.devices * self.devices or self.devices
             raise InputError(

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from l2l_evograd.experiments.crossdomain.methods import METHODS
 from l2l_evograd.experiments.results import deviation
-from l2l_evograd.experiments.verdicts import difference, sentence
+from l2l_evograd.experiments.verdicts import paired, sentence
 
 FIXED = "ft"
 _PARTS = (("scale γ", "gamma"), ("shift β", "beta"))
@@ -51,10 +51,8 @@ def comparisons(runs: Runs, methods: Sequence[str]) -> list[str]:
     ]
     lines = []
     for method, other in pairs:
-        own, theirs = means.get(method, {}), means.get(other, {})
-        seeds = sorted(own.keys() & theirs.keys())
-        if seeds:
-            found = difference([own[s] for s in seeds], [theirs[s] for s in seeds])
+        found = paired(means.get(method, {}), means.get(other, {}))
+        if found is not None:
             lines.append(sentence(method, other, found))
     return lines
 
