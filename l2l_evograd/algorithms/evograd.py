@@ -1,66 +1,20 @@
-"""``EvoGradMetaOptimizer``: EvoGrad with the interface of learn2learn's algorithms.
+"""``EvoGradMetaOptimizer``: EvoGrad with the interface of learn2learn's algorithms."""
 
-This file implements learn2learn's conventions: ``clone``, ``adapt``, call, the
-arguments of ``l2l.algorithms.MAML``, ``module.*`` in the state dict, and attributes
-that are looked up in the model. learn2learn itself is not imported.
-"""
-
-import contextlib
-import copy
-import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from l2l_evograd.algorithms.checkpoints import Checkpoints
+from l2l_evograd.algorithms.base_learner import BaseLearner
 from l2l_evograd.algorithms.meta_batch import adapt_tasks
 from l2l_evograd.estimators import Estimator
-from l2l_evograd.hyperparameters import (
-    Hyperparameters,
-    References,
-    adapted_names,
-    check_reached,
-    find_hyperparameters,
-    name_of,
-)
-from l2l_evograd.replay.autograd_graph import in_backward
-from l2l_evograd.replay.call_state import TwiceDifferentiable
-from l2l_evograd.replay.module_copy import (
-    buffers_of,
-    copy_structure,
-    exchange,
-    has_statistics,
-    is_compiled_in_place,
-    parameters_of,
-    renew_statistics,
-)
-from l2l_evograd.replay.tensor import (
-    Recording,
-    TapedTensor,
-    begin_tape,
-    ordinary_functions,
-    plain,
-    tape_attributes,
-    taped,
-)
-from l2l_evograd.seeds import default_generator, draw_seed
-from l2l_evograd.updates.adjoint import Gate
-from l2l_evograd.updates.inner_step import (
-    MEMORY_LIMIT,
-    History,
-    Keeping,
-    inner_step,
-    make_update,
-    needs_a_record,
-)
-from l2l_evograd.updates.learning_rates import Rates, as_attribute, matched
-from l2l_evograd.updates.situation import Situation
+from l2l_evograd.hyperparameters import Hyperparameters
+from l2l_evograd.updates.inner_step import MEMORY_LIMIT
+from l2l_evograd.updates.learning_rates import Rates
 
 
-class EvoGradMetaOptimizer(nn.Module):
+class EvoGradMetaOptimizer(BaseLearner):
     """Adapt clones of a model and send gradients to its weights and to λ.
 
     ``learner = meta.clone()``; ``learner.adapt(loss)`` makes the inner step
@@ -143,227 +97,25 @@ class EvoGradMetaOptimizer(nn.Module):
         memory_limit: int = MEMORY_LIMIT,
         check: str = "first",
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"expected model to be a torch.nn.Module, got {type(model).__name__}"
-            )
-        copy_structure(model)  # raises an error if the model cannot be cloned
-        super().__init__()
-        self.module = model
-        self.training = model.training
-        if is_compiled_in_place(model):
-            warnings.warn(
-                "clones run without the effect of module.compile(), which is bound to "
-                "the original parameters; compile functions that forward calls with "
-                "the parameters as arguments instead",
-                stacklevel=2,
-            )
-        self.lr = as_attribute(lr)
-        tensors = find_hyperparameters(hyperparameters, model)
-        self._references = References(tensors)
-        self.first_order = bool(tensors) if first_order is None else first_order
-        self.allow_nograd = allow_nograd
-        self.allow_unused = allow_nograd if allow_unused is None else allow_unused
-        self.update = update
-        self.estimator = estimator
-        self._update = make_update(update, estimator)
-        if update == "evolution" and not isinstance(self.lr, float):
-            raise ValueError(
-                "expected lr to be a number for update='evolution', which does not use "
-                "it, got tensors; use update='gradient' for learned rates"
-            )
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"expected generator to be a torch.Generator, got "
-                f"{type(generator).__name__}"
-            )
-        self.generator = default_generator() if generator is None else generator
-        self._history = History(check)
-        self._keeping = Keeping(memory, memory_limit)
-        self._checkpoints = Checkpoints()
-        self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
-        self._normalizes = has_statistics(model)
-        self._gate = Gate()
-        self._is_learner = False
-        self._has_moved = False
-        self._decide()
-        self._reached = [False] * len(tensors)
-        parameters = dict(model.named_parameters())
-        names = adapted_names(model, tensors)
-        matched(self.lr, lambda: names, [parameters[name] for name in names])
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an attribute of this module, or else of the model."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            if name == "module":
-                raise
-            return getattr(self.module, name)
+        super().__init__(
+            model,
+            lr,
+            first_order=first_order,
+            allow_unused=allow_unused,
+            allow_nograd=allow_nograd,
+            hyperparameters=hyperparameters,
+            update=update,
+            estimator=estimator,
+            generator=generator,
+            memory=memory,
+            memory_limit=memory_limit,
+            check=check,
+        )
 
     @property
     def hyperparameters(self) -> list[Tensor]:
         """λ, the tensors that receive ``.grad``."""
         return list(self._references.tensors)
-
-    def clone(
-        self,
-        first_order: bool | None = None,
-        allow_unused: bool | None = None,
-        allow_nograd: bool | None = None,
-    ) -> "EvoGradMetaOptimizer":
-        """Return a learner that starts at the current weights, on their autograd graph.
-
-        Adapting the learner does not change the original or its buffers.
-
-        Args:
-            first_order: as in the constructor; None keeps the value given there.
-            allow_unused: likewise.
-            allow_nograd: likewise.
-
-        Cost: a copy of the weights and buffers.
-        """
-        learner = copy.copy(self)
-        # A shallow copy shares the dictionaries of parameters, buffers and submodules.
-        learner.__dict__ = {
-            key: value.copy() if isinstance(value, dict) else value
-            for key, value in vars(self).items()
-        }
-        if first_order is not None:
-            learner.first_order = first_order
-        if allow_unused is not None:
-            learner.allow_unused = allow_unused
-        if allow_nograd is not None:
-            learner.allow_nograd = allow_nograd
-        learner._is_learner = True
-        learner._keeping = self._keeping.fresh()
-        learner._gate = Gate()
-        learner._decide()
-        with ordinary_functions():
-            shared = {id(tensor) for tensor in self._references.tensors}
-            new = {
-                id(p): p.clone()
-                for p in self.module.parameters()
-                if id(p) not in shared
-            }
-            new |= {id(b): b.clone() for b in self.module.buffers()}
-            if learner._records:
-                new = {key: learner._begun(t) for key, t in new.items()}
-            learner.module = copy_structure(self.module, new)
-        return learner
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the model."""
-        if not self._is_learner:
-            return self.module(*args, **kwargs)
-        if self._has_moved and in_backward():
-            raise RuntimeError(
-                "the learner was called inside backward(), as by an activation "
-                "checkpoint around a call of the learner, after its weights may have "
-                "changed: expected checkpoints inside the model, around its layers"
-            )
-        if self._normalizes:
-            renew_statistics(self.module)
-        with self._kernels():
-            return self._call(args, kwargs)
-
-    def _kernels(self) -> contextlib.AbstractContextManager[None]:
-        """Return a context with kernels that have the derivatives that are needed."""
-        if self._twice:
-            return TwiceDifferentiable(self._recurrent)
-        return contextlib.nullcontext()
-
-    def _call(self, args: Any, kwargs: dict[str, Any]) -> Any:
-        outputs = self._recorded(args, kwargs)
-        if self._checkpoints.behind(outputs):
-            self.module = copy_structure(self.module)
-        return outputs
-
-    def _recorded(self, args: Any, kwargs: dict[str, Any]) -> Any:
-        if not self._records or not (self._follows or torch.is_grad_enabled()):
-            return self.module(*args, **kwargs)
-        with ordinary_functions():
-            with Recording(buffers_of(self.module)) as record:
-                outputs = self.module(*args, **kwargs)
-            if record.on:
-                tape_attributes(self.module, self._follows)
-                taped(outputs, self._follows)
-            return outputs
-
-    def adapt(
-        self,
-        loss: Tensor | Callable[["EvoGradMetaOptimizer"], Tensor],
-        first_order: bool | None = None,
-        allow_unused: bool | None = None,
-        allow_nograd: bool | None = None,
-    ) -> None:
-        """Make one inner step, which replaces this learner's weights.
-
-        Args:
-            loss: scalar tensor computed from ``learner(...)``, or a callable that takes
-                the learner and returns such a tensor; it is called once.
-            first_order: for this step only; None keeps the learner's setting.
-            allow_unused: likewise.
-            allow_nograd: accepted for compatibility with MAML.
-
-        Raises:
-            TypeError: if this is not a clone, if the loss is not a tensor, or if the
-                loss has to be computed again and cannot be.
-            ValueError: if the loss is not a finite scalar, or does not use some of
-                the adapted parameters or hyperparameters.
-            RuntimeError: if the loss, computed again, gives a different result.
-        """
-        if not self._is_learner:
-            raise TypeError(
-                "adapt() moves the weights of a clone: expected a learner, got the "
-                "original; call learner = meta.clone() first"
-            )
-        if callable(loss) and not isinstance(loss, Tensor):
-            with self._recording(buffers_of(self.module)):
-                loss = loss(self)
-        params = self._weights()
-        stays = self._checkpoints.behind(loss)
-        moved = self._moved(
-            Situation(
-                value=loss,
-                params=params,
-                names=self._names,
-                lr=matched(self.lr, self._names, params),
-                first_order=self.first_order if first_order is None else first_order,
-                allow_unused=self.allow_unused
-                if allow_unused is None
-                else allow_unused,
-                seed=draw_seed(self.generator) if self._update.estimator.random else 0,
-            )
-        )
-        with ordinary_functions():
-            after = [self._begun(p) if self._records else plain(p) for p in moved]
-            new = {id(p): a for p, a in zip(params, after, strict=True)}
-            if stays:
-                self.module = copy_structure(self.module, new)
-            else:
-                exchange(self.module, new)
-
-    def _moved(self, now: Situation) -> list[Tensor]:
-        """Make an inner step with this learner's settings; return the new weights."""
-        stepped = inner_step(
-            self._update,
-            replace(
-                now,
-                hyperparameters=self._references.tensors,
-                again=self._again,
-                insist=self._keeping.insist,
-                keep=self._keeping.keeps,
-                check=self._records and self._history.due(),
-                gate=self._gate,
-            ),
-        )
-        self._check_reached(stepped.reached, now.allow_unused)
-        self._keeping.note(stepped)
-        self._history.note(stepped)
-        self._has_moved = True
-        self._decide()
-        return stepped.params
 
     def task_losses(
         self,
@@ -421,85 +173,3 @@ class EvoGradMetaOptimizer(nn.Module):
             return loss(model(inputs), labels), ()
 
         return adapt_tasks(self, of_task, of_task, support, query, steps, chunk_size)[0]
-
-    def _decide(self) -> None:
-        """Decide whether later calls are recorded and later steps computed again."""
-        exact = bool(self._references.tensors) and self._update.estimator.exact
-        self._twice = exact or not self.first_order
-        self._again = self._twice and self._keeping.again
-        self._records = needs_a_record(
-            self._update,
-            self._references.tensors,
-            self.first_order,
-            self._keeping,
-            self._history,
-        )
-
-    def _recording(
-        self, buffers: Iterable[Tensor]
-    ) -> contextlib.AbstractContextManager[Any]:
-        if self._records:
-            return Recording(buffers)
-        return contextlib.nullcontext()
-
-    @property
-    def _follows(self) -> bool:
-        """Whether results without a gradient are recorded too."""
-        return self.update == "evolution"
-
-    def _begun(self, tensor: Tensor) -> Tensor:
-        return begin_tape(tensor, self._follows)
-
-    def _weights(self) -> list[Tensor]:
-        """Return the parameters of the module that adapt() moves."""
-        excluded = {id(tensor) for tensor in self._references.tensors}
-        found: dict[int, Tensor] = {}
-        for tensor in parameters_of(self.module):
-            if tensor.requires_grad and id(tensor) not in excluded:
-                found[id(tensor)] = tensor
-        return list(found.values())
-
-    def _names(self) -> list[str]:
-        return adapted_names(self.module, self._references.tensors)
-
-    def _check_reached(self, reached: list[bool], allow_unused: bool) -> None:
-        if not reached:
-            return
-        # A hyperparameter counts as used if an earlier step of any learner used it.
-        # This step may leave it unused, as in an evaluation with layers switched off.
-        pairs = zip(self._reached, reached, strict=True)
-        self._reached[:] = [before or now for before, now in pairs]
-        if not (allow_unused or all(self._reached)):
-            tensors = self.hyperparameters
-            names = [name_of(t, self.module, i) for i, t in enumerate(tensors)]
-            check_reached(self._reached, tensors, names)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "EvoGradMetaOptimizer":
-        """Return a learner at the current weights, without their graph."""
-        tensors = [*parameters_of(self.module), *buffers_of(self.module)]
-        for child in self.module.modules():  # tensors that calls stored there
-            tensors += [t for t in vars(child).values() if isinstance(t, Tensor)]
-        for tensor in tensors:
-            if tensor.grad_fn is not None or isinstance(tensor, TapedTensor):
-                new = plain(tensor.detach()).clone()
-                new.requires_grad_(tensor.requires_grad)
-                memo[id(tensor)] = self._begun(new) if self._records else new
-        twin: EvoGradMetaOptimizer = type(self).__new__(type(self))
-        memo[id(self)] = twin
-        twin.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        return twin
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state; the generator becomes its device and random state."""
-        state = dict(vars(self))
-        generator = state.pop("generator")
-        return {**state, "_generator": (generator.device, generator.get_state())}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a state. A copy owns its module, so it may adapt the module."""
-        state = dict(state)
-        device, random_state = state.pop("_generator")
-        super().__setstate__(state)
-        self.generator = torch.Generator(device)
-        self.generator.set_state(random_state)
-        self._is_learner = True
