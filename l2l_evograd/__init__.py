@@ -1,6 +1,6 @@
 """EvoGrad for learn2learn: hypergradients without second-order differentiation."""
 
-from l2l_evograd.algorithms.evograd import EvoGradMetaOptimizer
+from l2l_evograd.algorithms import EvoGradMetaOptimizer, TrajectoryBuffer, WarpGrad
 from l2l_evograd.bilevel import (
     BilevelGradients,
     BilevelStep,
@@ -19,9 +19,13 @@ from l2l_evograd.layers import (
     feature_transforms_switched,
 )
 from l2l_evograd.oracle import hypergradcheck
+from l2l_evograd.warp_layers import WarpLayer2d, add_warp_layers, warp_layers
 
 __all__ = [
+    # Algorithms behind learn2learn's interface
     "EvoGradMetaOptimizer",
+    "TrajectoryBuffer",
+    "WarpGrad",
     # Estimators of the hypergradient
     "EvoGrad",
     "Exact",
@@ -41,6 +45,10 @@ __all__ = [
     "add_feature_transforms",
     "feature_transforms",
     "feature_transforms_switched",
+    # Warp layers
+    "WarpLayer2d",
+    "add_warp_layers",
+    "warp_layers",
 ]
 
 __version__ = "0.1.0"

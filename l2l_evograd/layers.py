@@ -11,14 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from l2l_evograd.encoders import LEARN2LEARN, comes_from, residual_blocks
+
 # softplus(x) = log(1 + exp(100 x)) / 100: close to max(x, 0), as in the released code.
 _SOFTPLUS_BETA = 100.0
-
-# Encoders are recognised by the modules that define their blocks, without an import.
-_TORCHVISION = ("torchvision.models.resnet",)
-_LEARN2LEARN = tuple(
-    f"learn2learn.vision.models.{name}" for name in ("cnn4", "resnet12", "wrn28")
-)
 
 _Norm = nn.BatchNorm2d | nn.SyncBatchNorm | nn.GroupNorm
 
@@ -176,9 +172,7 @@ def _norms(model: nn.Module) -> list[tuple[nn.Module, str, _Norm]]:
 
 def _places(model: nn.Module) -> list[tuple[nn.Module, str, _Norm]]:
     """Return the norms, with their parents, that get a transformation after them."""
-    blocks = [
-        m for m in model.modules() if _comes_from(m, _TORCHVISION) and hasattr(m, "bn2")
-    ]
+    blocks = residual_blocks(model)
     if blocks:
         shortcuts = [block.downsample for block in blocks]
         return [
@@ -190,12 +184,7 @@ def _places(model: nn.Module) -> list[tuple[nn.Module, str, _Norm]]:
     inside = {
         id(part)
         for module in model.modules()
-        if _comes_from(module, _LEARN2LEARN)
+        if comes_from(module, LEARN2LEARN)
         for part in module.modules()
     }
     return [place for place in _norms(model) if id(place[0]) in inside]
-
-
-def _comes_from(module: nn.Module, sources: tuple[str, ...]) -> bool:
-    """Say whether a module's class, or a base class, is defined in ``sources``."""
-    return any(kind.__module__ in sources for kind in type(module).__mro__)

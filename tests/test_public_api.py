@@ -23,7 +23,8 @@ BLOCKED = (
 FOLDERS = ("algorithms", "bilevel", "updates", "estimators", "replay", "oracle")
 
 FILES = [
-    *(PACKAGE / f"{name}.py" for name in ("checks", "hyperparameters", "layers")),
+    *(PACKAGE / f"{name}.py" for name in ("checks", "encoders", "hyperparameters")),
+    *(PACKAGE / f"{name}.py" for name in ("layers", "warp_layers")),
     *(file for name in FOLDERS for file in sorted((PACKAGE / name).glob("*.py"))),
 ]
 
@@ -44,7 +45,11 @@ def test_the_public_names_are_these():
             "Guided",
             "Hypergradient",
             "ReweightingStep",
+            "TrajectoryBuffer",
+            "WarpGrad",
+            "WarpLayer2d",
             "add_feature_transforms",
+            "add_warp_layers",
             "bilevel_gradients",
             "bilevel_step",
             "feature_transforms",
@@ -52,6 +57,7 @@ def test_the_public_names_are_these():
             "hypergradcheck",
             "hypergradient",
             "reweighting_step",
+            "warp_layers",
         ]
     )
     assert re.fullmatch(r"\d+\.\d+\.\d+", l2l_evograd.__version__)

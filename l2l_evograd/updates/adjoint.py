@@ -32,13 +32,21 @@ class Gate:
         # The hooks stop derivatives wherever the weights were computed. The gate saves
         # earlier steps the cost of evaluating their adjoints at zero.
         hooks = [p.register_hook(torch.zeros_like) for p in params if p.grad_fn]
+        try:
+            with self.closed():
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """Shut the gate in the body; derivatives with respect to the weights go on."""
         self.shut = True
         try:
             yield
         finally:
             self.shut = False
-            for hook in hooks:
-                hook.remove()
 
 
 @dataclass(frozen=True)

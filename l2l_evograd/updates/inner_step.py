@@ -169,6 +169,10 @@ class Keeping:
         """Return the same policy with no graph counted yet, for another learner."""
         return Keeping(self.memory, self.limit)
 
+    def release(self) -> None:
+        """Count from zero, because the graphs of earlier steps were freed."""
+        self._kept = 0
+
     def note(self, stepped: Stepped) -> None:
         """Add the size of the graph that a step keeps to the total.
 
