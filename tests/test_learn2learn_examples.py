@@ -203,3 +203,10 @@ def test_the_header_shows_the_line_that_changed_and_the_command(path):
     assert "Prints:" in header and "Time:" in header
     assert f"python examples/learn2learn/{path.name}" in header
     assert "EvoGrad" in header
+
+
+def test_warpgrad():
+    found = load("warpgrad").main(
+        meta_iterations=2, meta_batch_size=1, adaptation_steps=2, test_tasks=2
+    )
+    assert all(0 <= accuracy <= 1 for accuracy in found.values())

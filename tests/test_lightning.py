@@ -298,7 +298,7 @@ def test_options_of_the_command_line():
 )
 def test_what_is_missing_is_said_with_how_to_install_it(missing, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    spec = importlib.util.find_spec("l2l_evograd.lightning")
+    spec = importlib.util.find_spec("l2l_evograd.lightning.episodic")
     message = rf"needs {missing.split('.')[0]}, .* 'l2l-evograd\[fewshot\]'"
     with pytest.raises(ModuleNotFoundError, match=message):
         spec.loader.exec_module(importlib.util.module_from_spec(spec))

@@ -83,7 +83,12 @@ def hands_out_saved_tensors(tensors: Iterable[Tensor]) -> bool:
     """
     for function in functions_behind(tensors):
         for name in _saved_names(type(function), function.name()):
-            saved = getattr(function, name, ())
+            try:
+                saved = getattr(function, name, ())
+            except RuntimeError as error:
+                if "freed" not in str(error):
+                    raise
+                continue  # an earlier backward() has freed what was saved
             for item in saved if isinstance(saved, tuple) else (saved,):
                 if getattr(item, "unpack_hook", item) is not None:
                     return True

@@ -371,3 +371,11 @@ def test_a_clone_may_drop_the_derivative_of_the_step():
     expected = objective(model, data, LR, first_order=True)
     for name, grad in warp_grads(model).items():
         assert close(grad, expected[name])
+
+
+def test_long_ways_are_looked_at_again_and_again():
+    # Every 100th call looks at the graph, of which earlier queries freed a part.
+    model = Warped()
+    meta = WarpGrad(model, LR, warp=WARPS)
+    learner = trained(meta, 60 * batches(1))
+    assert torch.isfinite(learner(torch.randn(2, 4))).all()

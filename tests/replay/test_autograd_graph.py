@@ -113,3 +113,11 @@ def test_gradients_without_a_derivative_are_noticed():
     for function, expected in ((FusedSquare.apply, False), (torch.square, True)):
         (slope,) = torch.autograd.grad(function(a).norm(), a, create_graph=True)
         assert differentiable_again([slope]) is expected
+
+
+def test_a_graph_that_was_freed_hands_out_nothing():
+    for function in (Square.apply, torch.exp):
+        a = torch.randn(3, requires_grad=True)
+        kept = function(a)
+        kept.sum().backward()
+        assert not hands_out_saved_tensors([kept * 2])

@@ -1,16 +1,14 @@
-"""``LightningEvoGrad``: learn2learn's ``LightningMAML`` with EvoGrad inside."""
+"""``EpisodicLearner``: what the Lightning modules of all algorithms have in common."""
 
+import abc
 from argparse import ArgumentParser
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from l2l_evograd.algorithms.evograd import EvoGradMetaOptimizer
-from l2l_evograd.algorithms.meta_batch import adapt_tasks
-from l2l_evograd.estimators import Estimator
-from l2l_evograd.hyperparameters import Hyperparameters, listed
+from l2l_evograd.algorithms.base_learner import BaseLearner
 from l2l_evograd.replay.tensor import plain
 from l2l_evograd.seeds import (
     derive_seed,
@@ -25,82 +23,46 @@ try:
 except ModuleNotFoundError as error:
     missing = str(error.name).partition(".")[0]
     raise ModuleNotFoundError(
-        f"LightningEvoGrad needs {missing}, which is not installed: "
+        f"l2l_evograd.lightning needs {missing}, which is not installed: "
         f"pip install 'l2l-evograd[fewshot]'",
         name=error.name,
     ) from error
+
+__all__ = ["EpisodicLearner", "Pair", "accuracy"]
 
 _CHECKPOINT_KEY = "evograd"
 
 Pair = tuple[Tensor, Tensor]
 
 
-class LightningEvoGrad(LightningEpisodicModule):
-    """Meta-learn a model on few-shot tasks under a ``pytorch_lightning.Trainer``.
-
-    It replaces learn2learn's ``LightningMAML``, and gives the same results as long as
-    no hyperparameters are named. A batch is one task, as ``EpisodicBatcher`` yields it:
-    images and labels, with the images of each class side by side. The learner adapts to
-    the first ``shots`` images of each class and is evaluated on the others. A batch may
-    also be several tasks of this form, stacked along a leading axis: all of them are
-    then computed at once, and the loss is their mean, see
-    :meth:`~l2l_evograd.EvoGradMetaOptimizer.task_losses`.
+class EpisodicLearner(LightningEpisodicModule, abc.ABC):
+    """Meta-learn a model on few-shot tasks; a subclass carries out one episode.
 
     Args:
-        model: the network; it has as many outputs as there are ways.
-        loss: function of outputs and labels, used for the inner and the outer loss.
-            None: cross entropy. If it is a module, its parameters are meta-learned too.
-        train_ways, train_shots, train_queries: classes of a training task, and images
-            of each class for adaptation and for evaluation (5, 1, 1).
-        test_ways, test_shots, test_queries: the same for a validation or test task
-            (5, 1, 1).
-        lr: meta learning rate of Adam (0.001).
-        scheduler_step, scheduler_decay: ``lr`` is multiplied by ``scheduler_decay``
-            every ``scheduler_step`` epochs (20, 1.0).
-        adaptation_steps: inner steps for each task.
-        adaptation_lr: inner learning rate η.
-        first_order: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
-        hyperparameters: likewise. Modules and parameters that lie outside the model
-            become part of this module, so that the meta-optimizer, checkpoints,
-            devices and DDP include them. :meth:`inner_loss` decides how they act.
-        update: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
-        estimator: likewise.
-        **others: ignored, so that ``**vars(args)`` of a whole command line can be
-            passed, as to ``LightningMAML``.
-
-    Attributes:
-        model: the :class:`~l2l_evograd.EvoGradMetaOptimizer`. Keys of the state dict
-            are ``model.module.*``, as those of ``LightningMAML``.
-
-    Validation and testing adapt too, so they need gradients although the trainer
-    switches them off. Each task therefore leaves ``torch.inference_mode`` while it
-    runs, and ``Trainer(inference_mode=False)`` is not needed.
-
-    A checkpoint also holds the random state of Python and torch of each process, and
-    the seed of the perturbations. A run that is resumed with ``ckpt_path`` therefore
-    continues bit for bit, including the tasks that are drawn during training.
-
-    With DDP, each process contributes one task to each step, and gradients are
-    averaged. If all processes have the same seed, as after ``seed_everything``, they
-    all draw the same tasks. To avoid this, seed Python's ``random`` by rank. If a
-    network leaves parameters unused, use
-    ``strategy="ddp_find_unused_parameters_true"``.
+        loss: function of outputs and labels; None: cross entropy.
+        own: settings of the subclass, which checkpoints store as well.
+        train_ways, train_shots, train_queries: as for
+            :class:`~l2l_evograd.lightning.LightningEvoGrad`, and so are the following.
+        test_ways, test_shots, test_queries: likewise.
+        lr, scheduler_step, scheduler_decay: likewise.
+        adaptation_steps, adaptation_lr: likewise.
+        data_parallel: refused if True.
+        **others: ignored.
 
     Raises:
-        TypeError, ValueError: as :class:`~l2l_evograd.EvoGradMetaOptimizer`; for
-            numbers below 1; for ``train_ways`` other than ``test_ways``; for
-            hyperparameters outside the model that are not ``nn.Parameter``.
-
-    Source: learn2learn's ``LightningMAML``.
+        ValueError: for numbers below their least, or different numbers of ways.
     """
 
     adaptation_steps = 1
     adaptation_lr = 0.1
+    least_steps: ClassVar[int] = 1
+
+    model: BaseLearner
 
     def __init__(
         self,
-        model: nn.Module,
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None,
+        own: Mapping[str, Any],
         *,
         train_ways: int = LightningEpisodicModule.train_ways,
         train_shots: int = LightningEpisodicModule.train_shots,
@@ -113,10 +75,6 @@ class LightningEvoGrad(LightningEpisodicModule):
         scheduler_decay: float = LightningEpisodicModule.scheduler_decay,
         adaptation_steps: int = adaptation_steps,
         adaptation_lr: float = adaptation_lr,
-        first_order: bool | None = None,
-        hyperparameters: Hyperparameters | None = None,
-        update: str = "gradient",
-        estimator: Estimator | str | None = None,
         data_parallel: bool = False,
         **others: Any,
     ) -> None:
@@ -131,7 +89,7 @@ class LightningEvoGrad(LightningEpisodicModule):
             "adaptation_steps": adaptation_steps,
         }
         for name, size in sizes.items():
-            least = 0 if name == "adaptation_steps" else 1
+            least = self.least_steps if name == "adaptation_steps" else 1
             if size < least:
                 raise ValueError(f"expected {name} of at least {least}, got {size}")
         if train_ways != test_ways:
@@ -146,57 +104,38 @@ class LightningEvoGrad(LightningEpisodicModule):
                 "not remember how their outputs were computed. Leave it out and create "
                 "the Trainer with strategy='ddp'"
             )
-        settings = {
+        stored = {
             **sizes,
             "lr": lr,
             "scheduler_step": scheduler_step,
             "scheduler_decay": scheduler_decay,
             "adaptation_lr": adaptation_lr,
-            "first_order": first_order,
-            "update": update,
+            **own,
         }
-        if estimator is None or isinstance(estimator, str):
-            settings["estimator"] = estimator  # checkpoints hold only plain values
-        for name, value in settings.items():
+        for name, value in stored.items():
             setattr(self, name, value)
-        self.save_hyperparameters(settings)
+        self.save_hyperparameters(stored)  # checkpoints hold only plain values
         self.loss = nn.CrossEntropyLoss() if loss is None else loss
-        # A list, because an iterator could not be read twice.
-        chosen = None if hyperparameters is None else listed(hyperparameters)
-        # Set before the model, so that a deep copy of this module copies these
-        # parameters before the model's references to them.
-        self.outside = _outside(chosen, [model, self])
-        self.model = EvoGradMetaOptimizer(
-            model,
-            lr=adaptation_lr,
-            first_order=first_order,
-            hyperparameters=chosen,
-            update=update,
-            estimator=estimator,
-        )
-        self._seed = self.model.generator.initial_seed()
         self._done = 0
         self._resumed: dict[str, Any] | None = None
+
+    def _take(self, model: BaseLearner) -> None:
+        """Make an algorithm a part of this module."""
+        self.model = model
+        self._seed = model.generator.initial_seed()
 
     @staticmethod
     def add_model_specific_args(parent_parser: ArgumentParser) -> ArgumentParser:
         """Return a parser with the options of this module added to the parent's."""
         parser = LightningEpisodicModule.add_model_specific_args(parent_parser)
-        here = LightningEvoGrad
+        here = EpisodicLearner
         parser.add_argument(
             "--adaptation_steps", type=int, default=here.adaptation_steps
         )
         parser.add_argument("--adaptation_lr", type=float, default=here.adaptation_lr)
-        parser.add_argument("--first_order", action="store_true", default=None)
-        parser.add_argument(
-            "--update", choices=("gradient", "evolution"), default="gradient"
-        )
-        parser.add_argument("--estimator", choices=("guided", "evograd", "exact"))
         return parser
 
-    def inner_loss(
-        self, learner: EvoGradMetaOptimizer, data: Tensor, labels: Tensor
-    ) -> Tensor:
+    def inner_loss(self, learner: Any, data: Tensor, labels: Tensor) -> Tensor:
         """Return the loss that adaptation lowers; by default ``loss`` of the outputs.
 
         Override this method if hyperparameters act only in the inner loss, such as
@@ -235,36 +174,37 @@ class LightningEvoGrad(LightningEpisodicModule):
             data, labels = (_ordinary(tensor) for tensor in batch)
             support, query = _split(data, labels, ways, shots, queries)
             self.model.generator.manual_seed(self._next_seed(training, batch_idx))
-            if labels.dim() == 2:
-                return self._several(support, query, training)
-            learner = self.model.clone(first_order=None if training else True)
-            learner.train()
-            for _ in range(self.adaptation_steps):
-                learner.adapt(self.inner_loss(learner, *support))
-            with torch.set_grad_enabled(training):
-                outputs = learner(query[0])
-                error = plain(self.loss(outputs, query[1]))
-            return error, accuracy(plain(outputs), query[1])
+            return self._episode(support, query, training)
 
-    def _several(
+    def _episode(
         self, support: Pair, query: Pair, training: bool
     ) -> tuple[Tensor, Tensor]:
-        """Do the same for several tasks at once."""
+        """Return loss and accuracy of one task, or of several with a leading axis."""
+        if query[1].dim() == 1:
+            return self._task(support, query, training)
+        tasks = zip(*support, *query, strict=True)
+        found = [self._task((a, b), (c, d), training) for a, b, c, d in tasks]
+        losses, accuracies = zip(*found, strict=True)
+        return torch.stack(losses).mean(), torch.stack(accuracies).mean()
 
-        def inner(model: Any, data: Tensor, labels: Tensor) -> Any:
-            return self.inner_loss(model, data, labels), ()
+    @abc.abstractmethod
+    def _task(
+        self, support: Pair, query: Pair, training: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Adapt to one task; return loss and accuracy on its query.
 
-        def outer(model: nn.Module, data: Tensor, labels: Tensor) -> Any:
-            outputs = model(data)
-            return self.loss(outputs, labels), outputs
+        Args:
+            support: images and labels to adapt to.
+            query: images and labels to evaluate on.
+            training: whether the loss carries the meta-gradient.
+        """
 
-        meta = self.model.clone(first_order=None if training else True)
-        meta.train()
-        losses, outputs = adapt_tasks(
-            meta, inner, outer, support, query, self.adaptation_steps
-        )
-        error = losses.mean() if training else losses.mean().detach()
-        return error, accuracy(outputs.detach().flatten(0, 1), query[1].flatten())
+    def _evaluated(self, learner: Any, query: Pair, training: bool) -> Any:
+        """Return the query loss and the accuracy of a learner."""
+        with torch.set_grad_enabled(training):
+            outputs = learner(query[0])
+            error = plain(self.loss(outputs, query[1]))
+        return error, accuracy(plain(outputs), query[1])
 
     def log(self, name: str, value: Any, **options: Any) -> None:
         """Log a value as its mean over all processes."""
@@ -309,26 +249,6 @@ class LightningEvoGrad(LightningEpisodicModule):
             return derive_seed(self._seed, "evaluation", self.global_rank, batch_idx)
         self._done += 1
         return derive_seed(self._seed, "training", self.global_rank, self._done)
-
-
-def _outside(chosen: list[Any] | None, holders: list[nn.Module]) -> nn.ModuleList:
-    """Return, as modules, the chosen items that no holder contains yet."""
-    outside = nn.ModuleList()
-    held = {id(p) for holder in holders for p in holder.parameters()}
-    for item in chosen or []:
-        if isinstance(item, nn.Module):
-            if any(id(p) not in held for p in item.parameters()):
-                outside.append(item)
-        elif isinstance(item, nn.Parameter):
-            if id(item) not in held:
-                outside.append(nn.ParameterList([item]))
-        elif isinstance(item, Tensor):
-            raise TypeError(
-                f"expected hyperparameters outside the model to be nn.Parameter, so "
-                f"that checkpoints and the meta-optimizer include them, got a tensor "
-                f"of shape {tuple(item.shape)}; wrap it in nn.Parameter"
-            )
-    return outside
 
 
 def _ordinary(tensor: Tensor) -> Tensor:
