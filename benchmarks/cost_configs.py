@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from benchmarks import (
+    algorithms,
     betty_methods,
     learn2learn_methods,
     maml_tasks,
@@ -15,6 +16,7 @@ from benchmarks import (
     methods,
     torchopt_methods,
 )
+from benchmarks.algorithms import AlgorithmsConfig
 from benchmarks.maml_tasks import MamlConfig, maml_task
 from benchmarks.measuring import Call
 from benchmarks.meta_batches import OMNIGLOT, SINE, MetaBatchConfig, meta_batch
@@ -53,7 +55,8 @@ _META_BATCH: dict[str, AnyMethod] = {
     **meta_batches.METHODS,
     **torchopt_methods.META_BATCH_METHODS,
 }
-ALL_METHODS = tuple({**_BILEVEL, **_MAML, **_META_BATCH})
+_ALGORITHMS: dict[str, AnyMethod] = {**algorithms.METHODS}
+ALL_METHODS = tuple({**_BILEVEL, **_MAML, **_META_BATCH, **_ALGORITHMS})
 
 # These methods get the contiguous layout: second derivatives of batch normalisation are
 # slow with the channels last. All others get the channels last.
@@ -132,6 +135,9 @@ CONFIGS = {
         methods=_FEW_CANDIDATES,
         rounds=1,
     ),
+    "algorithms": Config(
+        tuple((c.name, c) for c in map(AlgorithmsConfig, (5, 10))), rounds=5
+    ),
     "meta-batch": Config(_meta_batches(SINE, OMNIGLOT), rounds=5),
     "lft-large": Config(
         _LARGE,
@@ -161,6 +167,7 @@ CONFIGS = {
                 TransformsConfig("cnn4", "relationnet", 2, 1, 2, image_size=16),
             ),
             ("MAML, narrow", MamlConfig(1, 2, 2, 2, image_size=16, hidden=4)),
+            ("Algorithms, narrow", AlgorithmsConfig(2, 2, 1, 2, 16, hidden=4)),
             *_meta_batches(
                 MetaBatchConfig(Network("MLP, narrow", "mlp", 4, 3, 0.01), 2, 3),
                 MetaBatchConfig(Network("CNN, narrow", "omniglot", 2, 3, 0.5), 1, 3),
@@ -199,6 +206,9 @@ _FAMILIES: dict[type, Family] = {
         transforms_problem, _TRANSFORMS, "exact, double backward", _CONTIGUOUS_BILEVEL
     ),
     MamlConfig: Family(maml_task, _MAML, "learn2learn, second order", _CONTIGUOUS_MAML),
+    AlgorithmsConfig: Family(
+        maml_task, _ALGORITHMS, "learn2learn, second order", tuple(_ALGORITHMS)
+    ),
     MetaBatchConfig: Family(
         meta_batch, _META_BATCH, "learn2learn, second order", tuple(_META_BATCH)
     ),

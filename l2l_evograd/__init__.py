@@ -1,6 +1,11 @@
 """EvoGrad for learn2learn: hypergradients without second-order differentiation."""
 
-from l2l_evograd.algorithms import EvoGradMetaOptimizer, TrajectoryBuffer, WarpGrad
+from l2l_evograd.algorithms import (
+    ARUBA,
+    EvoGradMetaOptimizer,
+    TrajectoryBuffer,
+    WarpGrad,
+)
 from l2l_evograd.bilevel import (
     BilevelGradients,
     BilevelStep,
@@ -23,6 +28,7 @@ from l2l_evograd.warp_layers import WarpLayer2d, add_warp_layers, warp_layers
 
 __all__ = [
     # Algorithms behind learn2learn's interface
+    "ARUBA",
     "EvoGradMetaOptimizer",
     "TrajectoryBuffer",
     "WarpGrad",

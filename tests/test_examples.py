@@ -75,6 +75,17 @@ def test_clean_samples_weight_the_noisy_ones(capsys):
     assert "weight on wrong labels" in capsys.readouterr().out
 
 
+def test_federated_clients_adapt_at_learned_rates(capsys):
+    script = load("federated")
+    train, test = script.make_clients(count=5, seed=0)
+    pixels = torch.cat([client[0].flatten(1) for client in train + test])
+    assert len(pixels.unique(dim=0)) == len(pixels)  # no two clients share an image
+    found = script.main(seeds=1, rounds=3, clients=5)
+    assert len(found) == 9
+    assert all(0 <= accuracy <= 1 for own in found.values() for accuracy in own)
+    assert "ARUBA++, coordinate" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
 def test_examples_are_short_and_say_what_they_do(path):
     text = path.read_text(encoding="utf-8")

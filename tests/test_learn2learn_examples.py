@@ -202,7 +202,7 @@ def test_the_header_shows_the_line_that_changed_and_the_command(path):
     header = path.read_text(encoding="utf-8").split('"""')[1]
     assert "Prints:" in header and "Time:" in header
     assert f"python examples/learn2learn/{path.name}" in header
-    assert "EvoGrad" in header
+    assert any(name in header for name in ("EvoGrad", "WarpGrad", "ARUBA"))
 
 
 def test_warpgrad():
@@ -210,3 +210,9 @@ def test_warpgrad():
         meta_iterations=2, meta_batch_size=1, adaptation_steps=2, test_tasks=2
     )
     assert all(0 <= accuracy <= 1 for accuracy in found.values())
+
+
+def test_reptile_with_arubas_rates():
+    found = load("reptile_aruba").main(meta_iterations=2, seeds=1, test_tasks=3)
+    assert sorted(found) == [0.005, 0.02, 0.05]
+    assert np.isfinite(list(found.values())).all()

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from episodic import (
 )
 from torch.nn import functional as F
 
-from l2l_evograd import WarpGrad
-from l2l_evograd.lightning import LightningWarpGrad
+from l2l_evograd import ARUBA, WarpGrad
+from l2l_evograd.lightning import LightningARUBA, LightningWarpGrad
 
 pytestmark = [
     # Lightning asks newer releases of torch in a way that they deprecate.
@@ -29,6 +30,7 @@ pytestmark = [
 
 SETTINGS = {"lr": 0.02, "adaptation_steps": 2, **SIZES}
 WARP = partial(LightningWarpGrad, warp="1", **SETTINGS)  # the norm is the warp
+RATES = partial(LightningARUBA, **{**SETTINGS, "lr": 0.5, "adaptation_steps": 3})
 
 
 def parts(seed):
@@ -103,7 +105,7 @@ def test_evaluation_adapts_without_a_graph():
     )
 
 
-MODULES = {"warpgrad": WARP}
+MODULES = {"warpgrad": WARP, "aruba": RATES}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -136,9 +138,50 @@ def test_a_module_trains_validates_tests_and_is_loaded(name, tmp_path):
     trainer.save_checkpoint(path)
     again = type(module).load_from_checkpoint(path, model=make_net(), warp="1")
     assert_same(again, module)
-    assert again.adaptation_steps == 2
+    assert again.adaptation_steps == module.adaptation_steps
 
 
 def test_no_inner_steps_are_refused():
     with pytest.raises(ValueError, match="adaptation_steps of at least 1, got 0"):
         LightningWarpGrad(make_net(), warp="1", adaptation_steps=0)
+    with pytest.raises(ValueError, match="adaptation_steps of at least 1, got 0"):
+        LightningARUBA(make_net(), adaptation_steps=0)
+
+
+def test_tasks_give_arubas_rates_and_reptiles_gradients():
+    module = RATES(make_net())
+    model = make_net()
+    meta = ARUBA(model, 0.1)
+    for seed in (3, 4):
+        module.meta_learn(make_task(seed), 0, WAYS, 2, 3)[0].backward()
+        (x, y), _ = parts(seed)
+        learner = meta.clone()
+        for _ in range(3):
+            learner.adapt(F.cross_entropy(learner(x), y))
+        meta.collect(learner)
+        learner.init_loss().backward()
+    same_gradients(module, model)
+    assert module.model.tasks == 2
+    for own, expected in zip(module.model.rates(), meta.rates(), strict=True):
+        torch.testing.assert_close(own, expected)
+
+
+def test_evaluation_changes_no_rates_and_may_use_falling_ones():
+    plain, plus = RATES(make_net()), RATES(make_net(), plus=50.0)
+    before = copy.deepcopy(plain.state_dict())
+    errors = []
+    with torch.no_grad():
+        for module in (plain, plus):
+            errors.append(module.meta_learn(make_task(3), 0, WAYS, 2, 3)[0])
+    assert errors[0] != errors[1]
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, before[name])
+    with pytest.raises(ValueError, match="expected plus to be"):
+        RATES(make_net(), plus=-1.0)
+
+
+def test_several_processes_are_refused_for_rates():
+    module = RATES(make_net())
+    module.trainer = SimpleNamespace(world_size=2)
+    with pytest.raises(RuntimeError, match="expected one process, got 2: each would"):
+        module.on_fit_start()

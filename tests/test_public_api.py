@@ -36,6 +36,7 @@ CORE = [
 def test_the_public_names_are_these():
     assert sorted(l2l_evograd.__all__) == sorted(
         [
+            "ARUBA",
             "BilevelGradients",
             "BilevelStep",
             "EvoGrad",

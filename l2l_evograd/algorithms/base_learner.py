@@ -191,6 +191,7 @@ class BaseLearner(nn.Module):
         if allow_nograd is not None:
             learner.allow_nograd = allow_nograd
         learner._is_learner = True
+        learner._has_moved = False
         learner._keeping = self._keeping.fresh()
         learner._gate = Gate()
         learner._decide()
