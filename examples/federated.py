@@ -4,7 +4,7 @@ Shows:   ARUBA in rounds of clients, each with a style of drawing and 4 of 10 cl
          SGD with lr=1 on ``init_loss`` makes the average of the clients' weights.
 Prints:  accuracy on held-out clients after one pass over their few images, without and
          with adaptation, mean ± standard error over seeds. All training begins at 0.1.
-Time:    about 35 seconds on one core. Needs the extra `fewshot`.
+Time:    about 50 seconds on one core. Needs the extra `fewshot`.
 
     python examples/federated.py
 """

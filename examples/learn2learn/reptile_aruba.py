@@ -11,7 +11,7 @@ Prints:  error after adaptation to new sines, with Reptile at several rates and 
          ARUBA from the same rates, over seeds.
 Time:    about fifty seconds on one core.
 
-    python examples/learn2learn/reptile_aruba.py --meta-iterations 150
+    python examples/learn2learn/reptile_aruba.py --meta-iterations 100
 """
 
 import argparse
@@ -73,7 +73,7 @@ def test(meta: ARUBA, lr: float | None, seed: int, tasks: int) -> float:
 
 
 def main(
-    meta_iterations: int = 150, seeds: int = 2, test_tasks: int = 60
+    meta_iterations: int = 100, seeds: int = 2, test_tasks: int = 40
 ) -> dict[float, tuple[float, float]]:
     """Train, print and return the errors of Reptile and of ARUBA for each rate."""
     found = {}
@@ -98,7 +98,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--meta-iterations", type=int, default=150)
+    parser.add_argument("--meta-iterations", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--test-tasks", type=int, default=60)
+    parser.add_argument("--test-tasks", type=int, default=40)
     main(**vars(parser.parse_args()))

@@ -1,7 +1,6 @@
 """``ARUBA``: inner learning rates from the distances and gradients of earlier tasks."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from l2l_evograd.algorithms.rate_statistics import (
     RATES,
     Statistics,
     Task,
+    check_task,
     filled,
     priors,
     rates_of,
@@ -150,7 +150,7 @@ class ARUBA(BaseLearner):
         """Return a learner with the present weights and rates.
 
         Args:
-            first_order: accepted for compatibility; all steps are first order.
+            first_order: None or True, because all steps are first order.
             allow_unused: as in the constructor; None keeps the value given there.
             allow_nograd: likewise.
             lr: a fixed rate in place of the learned ones, for Reptile itself, or to
@@ -159,7 +159,8 @@ class ARUBA(BaseLearner):
                 of the earlier steps of this task, so that its rates fall.
 
         Raises:
-            ValueError: for numbers out of range, or both ``lr`` and ``plus``; if the
+            ValueError: for numbers out of range, both ``lr`` and ``plus``, or
+                ``first_order=False``; if the
                 adapted parameters are no longer those that the statistics belong to.
 
         Cost: a copy of the weights and buffers.
@@ -169,6 +170,7 @@ class ARUBA(BaseLearner):
                 f"expected lr or plus, got both {lr} and {plus}: rates that are fixed "
                 f"do not fall"
             )
+        _check_first_order(first_order)
         falls = check_not_negative(plus, "plus") > 0
         fixed = None if lr is None else check_positive(lr, "lr")
         b, g = self.distances.tensors, self.gradients.tensors
@@ -178,8 +180,7 @@ class ARUBA(BaseLearner):
                 f"to, got {', '.join(self._names())}; after parameters were frozen, "
                 f"unfrozen or replaced, wrap the model in a new ARUBA"
             )
-        # A learner that is only to predict may be made without gradients, and its
-        # weights would then not be among those that are adapted.
+        # A clone made without gradients would have no weights that can be adapted.
         with torch.inference_mode(False), torch.enable_grad():
             learner = super().clone(True, allow_unused, allow_nograd)
             learner.distances, learner.gradients = Statistics(b), Statistics(g)
@@ -205,17 +206,18 @@ class ARUBA(BaseLearner):
 
         Raises:
             TypeError: if this is not such a clone.
-            ValueError: if it made no step, was collected before, or is ARUBA++, whose
-                gradients belong to other rates.
+            ValueError: if it made no step, was collected before, diverged, or is
+                ARUBA++, whose gradients belong to other rates.
         """
         task = self._collectable(learner)
+        b, g = self.distances.tensors, self.gradients.tensors
+        ways = zip(task.start, learner._weights(), b, strict=True)
+        moved = [x.to(sums) - plain(end.detach()).to(sums) for x, end, sums in ways]
+        check_task(moved, task.squares)
         power = (int(self.tasks) + 2) ** self.p  # this is task number self.tasks + 1
-        for place, end in enumerate(learner._weights()):
-            if place in task.used:
-                b, g = self.distances.tensors[place], self.gradients.tensors[place]
-                moved = task.start[place].to(b) - plain(end.detach()).to(b)
-                b += 0.5 * moved.square() + self._priors[0] / power
-                g += task.squares[place] + self._priors[1] / power
+        for place in task.used:
+            b[place] += 0.5 * moved[place].square() + self._priors[0] / power
+            g[place] += task.squares[place] + self._priors[1] / power
         self.tasks += 1
         task.collected = True
 
@@ -239,7 +241,8 @@ class ARUBA(BaseLearner):
     def _moved(self, now: Situation) -> list[Tensor]:
         """Make an inner step at this learner's rates; keep its squared gradients."""
         task = self._own_task("adapt()")
-        stepped = self._stepped(replace(now, first_order=True), ())
+        _check_first_order(now.first_order)
+        stepped = self._stepped(now, ())
         for place, gradient in enumerate(stepped.gradients):
             if gradient is not None:
                 task.squares[place] += gradient.to(task.squares[place]).square()
@@ -297,3 +300,11 @@ class ARUBA(BaseLearner):
 
 def _as_lr(rates: Sequence[Tensor], weights: Sequence[Tensor]) -> list[Tensor]:
     return [rate.to(w.dtype) for rate, w in zip(rates, weights, strict=True)]
+
+
+def _check_first_order(first_order: bool | None) -> None:
+    if first_order is not None and not first_order:
+        raise InputError(
+            "expected first_order to be None or True, got False: ARUBA differentiates "
+            "nothing twice; use EvoGradMetaOptimizer for second-order MAML"
+        )

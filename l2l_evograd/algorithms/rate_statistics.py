@@ -96,6 +96,24 @@ def priors(lr: float, zeta: float) -> tuple[float, float]:
     return found
 
 
+def check_task(moved: Sequence[Tensor], squares: Sequence[Tensor]) -> None:
+    """Refuse what would spoil the statistics for all later tasks.
+
+    Args:
+        moved: how far the weights moved, one tensor for each parameter.
+        squares: their sums of squared gradients.
+
+    Raises:
+        InputError: if one of these, or its square, is not finite.
+    """
+    sums = [part.square().sum() for part in moved] + [part.sum() for part in squares]
+    if not torch.stack([part.to(sums[0].device) for part in sums]).sum().isfinite():
+        raise InputError(
+            "expected finite weights and squared gradients of the task, got others; "
+            "lower lr or check the data, and leave this learner out"
+        )
+
+
 @dataclass
 class Task:
     """What a learner keeps of its task.

@@ -89,21 +89,6 @@ def test_the_worked_example():
         assert torch.allclose(found, torch.tensor(expected), rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    "steps, product",
-    [(3, (5**0.5 - 1) / 2), (4, 0.653986), (5, 0.662797), (10, 0.666652)],
-)
-def test_rates_stay_where_rate_times_curvature_is_the_fixed_point(steps, product):
-    curvature = torch.tensor([2.0, 7.0])
-    meta = ARUBA(Point(1.0, -1.0), 0.1)
-    eta = product / curvature
-    set_statistics(meta, eta.square(), torch.ones(2))
-    for _ in range(5):
-        learner = adapted(meta, quadratic(curvature, torch.randn(2)), steps)
-        meta.collect(learner)
-    assert torch.allclose(meta.rates()[0], eta, rtol=1e-5)
-
-
 @pytest.mark.parametrize("steps", [1, 2])
 def test_one_or_two_steps_drive_the_rates_to_zero(steps):
     meta = ARUBA(Point(1.0), 0.5, zeta=0.1)
@@ -162,28 +147,6 @@ def test_plus_is_adagrad_one_step_behind():
             assert torch.allclose(learner(), theta, rtol=1e-13)
     plain = adapted(meta, loss, 6)
     assert torch.equal(plain(), adapted(meta, loss, 6, plus=0.0)())
-
-
-def test_plus_equals_torchs_adagrad_whose_sum_lacks_the_present_gradient():
-    # torch adds the gradient of a step first. Its rate in the next step is ours now.
-    model = Point(2.0)
-    meta = ARUBA(model, 0.4, zeta=1.0)
-    loss = quadratic(torch.ones(1), torch.zeros(1))
-    learner = meta.clone(plus=1.0)
-    learner.adapt(loss(learner()))
-    theta = nn.Parameter(learner().detach().clone())
-    first = model.theta.detach().square()  # the squared gradient of the step before
-    here = theta.detach().square()
-    adagrad = torch.optim.Adagrad(
-        [theta],
-        lr=meta.distances.tensors[0].sqrt().item(),
-        initial_accumulator_value=(1.0 + first - here).item(),
-        eps=0.0,
-    )
-    loss(theta).backward()
-    adagrad.step()
-    learner.adapt(loss(learner()))
-    assert torch.allclose(learner(), theta, rtol=1e-13)
 
 
 def make_net():
@@ -435,6 +398,11 @@ def test_bad_numbers_are_refused():
         ARUBA(model, 0.1).clone(lr=0.1, plus=2)
     with pytest.raises(ValueError, match="expected lr to be positive"):
         ARUBA(model, 0.1).clone(lr=0)
+    with pytest.raises(ValueError, match="first_order to be None or True, got False"):
+        ARUBA(model, 0.1).clone(first_order=False)
+    learner = ARUBA(model, 0.1).clone(first_order=True)
+    with pytest.raises(ValueError, match="first_order to be None or True, got False"):
+        learner.adapt(learner(torch.ones(1, 3)).sum(), first_order=False)
 
 
 def test_learners_that_cannot_be_collected_are_refused():
