@@ -128,6 +128,22 @@ def check_reached(
         )
 
 
+def check_no_hooks(hyperparameters: Sequence[Tensor]) -> None:
+    """Raise an error for λ with a gradient hook, where parts of dL/dλ are summed up.
+
+    The hook would be called for each part, and its result would be wrong.
+
+    Raises:
+        ValueError: if there are any.
+    """
+    if any(tensor._backward_hooks for tensor in hyperparameters):
+        raise ValueError(
+            "a hyperparameter has a gradient hook, which would be called for parts of "
+            "its gradient: expected none; change .grad after backward(), or use "
+            "register_post_accumulate_grad_hook()"
+        )
+
+
 def name_of(tensor: Tensor, model: nn.Module | None, position: int) -> str:
     """Return the tensor's name in the model, or its place in the list of λ."""
     if model is not None:

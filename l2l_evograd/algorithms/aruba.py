@@ -135,7 +135,15 @@ class ARUBA(BaseLearner):
         self._buffers["tasks"] = torch.zeros((), dtype=torch.int64)
 
     def rates(self) -> list[Tensor]:
-        """Return the present rates η, one tensor of its shape for each parameter."""
+        """Return the present rates η, one tensor of its shape for each parameter.
+
+        Those of a learner are the ones of its next step.
+        """
+        if self._task is not None:
+            rates: Any = self.lr
+            if isinstance(rates, float):
+                rates = [torch.full_like(w, rates) for w in self._task.start]
+            return list(rates)
         return rates_of(self._kind, self.distances.tensors, self.gradients.tensors)
 
     def clone(
@@ -235,6 +243,7 @@ class ARUBA(BaseLearner):
         Cost: none.
         """
         task = self._adapted("init_loss()")
+        self._check_unbroken()
         value, gradient = Reptile(task.start).directed(None, self._weights())
         return loss_with_gradient(value, task.initial.tensors, gradient)
 
@@ -252,6 +261,9 @@ class ARUBA(BaseLearner):
             grown = [g + task.plus * squares for g, squares in pairs]
             self.lr = _as_lr(rates_of(self._kind, task.b, grown), now.params)
         return stepped.params
+
+    def _follows_way(self) -> bool:
+        return self._task is not None
 
     def _own_task(self, what: str) -> Task:
         """Return the task of this learner."""
@@ -278,6 +290,7 @@ class ARUBA(BaseLearner):
                 f"expected a clone of this ARUBA, got {type(learner).__name__}"
             )
         task = learner._adapted("collect()")
+        learner._check_unbroken()
         shapes = [part.shape for part in self.distances.tensors]
         if [weight.shape for weight in task.start] != shapes:
             raise InputError(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.algorithms.checkpoints import Checkpoints
+from l2l_evograd.checks import InputError
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
@@ -146,6 +147,9 @@ class BaseLearner(nn.Module):
         self._gate = Gate()
         self._is_learner = False
         self._has_moved = False
+        self._placed: list[
+            Tensor
+        ] = []  # the weights that this class put into a learner
         self._decide()
         self._reached = [False] * len(tensors)
         parameters = dict(model.named_parameters())
@@ -206,6 +210,7 @@ class BaseLearner(nn.Module):
             if learner._records:
                 new = {key: learner._begun(t) for key, t in new.items()}
             learner.module = copy_structure(self.module, new)
+        learner._placed = learner._weights()
         return learner
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -277,6 +282,8 @@ class BaseLearner(nn.Module):
         if callable(loss) and not isinstance(loss, Tensor):
             with self._recording(buffers_of(self.module)):
                 loss = loss(self)
+        if self._follows_way():
+            self._check_unbroken()
         params = self._weights()
         stays = self._checkpoints.behind(loss)
         moved = self._moved(
@@ -311,6 +318,22 @@ class BaseLearner(nn.Module):
                 self.module = copy_structure(self.module, pairs)
             else:
                 exchange(self.module, pairs)
+        self._placed = begun
+
+    def _follows_way(self) -> bool:
+        """Say whether a later gradient depends on the learner's way from its start."""
+        return False
+
+    def _check_unbroken(self) -> None:
+        """Raise an error if weights were replaced by other means than ``adapt``."""
+        now = self._weights()
+        if [id(t) for t in now] != [id(t) for t in self._placed]:
+            raise InputError(
+                f"the learner's way from its first weights is broken: expected the "
+                f"{len(self._placed)} weights that clone() and adapt() put into it, "
+                f"got others, as after a head was replaced, frozen or unfrozen; do "
+                f"that in the model, before clone()"
+            )
 
     def _start(self, parameter: Tensor) -> Tensor:
         """Return what a new learner starts at in place of a parameter."""
@@ -417,6 +440,8 @@ class BaseLearner(nn.Module):
         """Return the state; the generator becomes its device and random state."""
         state = dict(vars(self))
         generator = state.pop("generator")
+        if self._is_learner:
+            state["_placed"] = self._weights()  # not what has been replaced since
         return {**state, "_generator": (generator.device, generator.get_state())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

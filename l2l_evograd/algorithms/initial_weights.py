@@ -199,7 +199,7 @@ class Leap(InitialWeights):
         self._end(plain(loss.detach()), [plain(w.detach()) for w in weights])
         self._last = None
         assert self._length is not None  # a step has been made
-        return self._length, self._sum
+        return self._length, [part.clone() for part in self._sum]
 
     def _end(self, loss: Tensor, weights: Sequence[Tensor]) -> None:
         if self._last is None:

@@ -1,6 +1,6 @@
 """Points of learners' ways, kept in bounded memory and visited again later."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from l2l_evograd.seeds import default_generator
 
 @dataclass(frozen=True)
 class _Point:
+    names: list[str]
     weights: list[Tensor]
     task: Any
 
@@ -37,9 +38,9 @@ class TrajectoryBuffer:
             loss(learner(x_query), y_query).backward()
             optimizer.step()
 
-    If more points are added than fit, the buffer holds a uniform random sample of all
-    points since it was last empty (reservoir sampling). Fewer points raise the variance
-    of the meta-gradient, and do not bias it.
+    If more points are added than fit, the buffer holds a uniform random sample of them
+    (reservoir sampling). Fewer points raise the variance of the meta-gradient, and do
+    not bias it. Points that a replay left behind count as one point each afterwards.
 
     Args:
         capacity: the largest number of points.
@@ -100,7 +101,7 @@ class TrajectoryBuffer:
             torch.empty_like(w, device=self.device, requires_grad=False).copy_(w)
             for w in (weight.detach() for weight in learner._weights())
         ]
-        self._points[place : place + 1] = [_Point(weights, task)]
+        self._points[place : place + 1] = [_Point(learner._names(), weights, task)]
 
     def replay(self, meta: WarpGrad) -> Iterator[tuple[WarpGrad, Any]]:
         """Take all points out, in random order.
@@ -132,16 +133,16 @@ class TrajectoryBuffer:
         while self._points:
             learner = meta.clone()
             place = self._below(len(self._points))
-            self._move(learner, self._points[place].weights)
+            self._move(learner, self._points[place])
             point = self._points.pop(place)
-            if not self._points:
-                self._seen = 0
+            self._seen = len(self._points)
             yield learner, point.task
 
-    def _move(self, learner: WarpGrad, weights: Sequence[Tensor]) -> None:
+    def _move(self, learner: WarpGrad, point: _Point) -> None:
         """Move a new learner to stored weights."""
-        old = learner._weights()
-        if [w.shape for w in weights] != [w.shape for w in old]:
+        old, weights = learner._weights(), point.weights
+        same = [w.shape for w in weights] == [w.shape for w in old]
+        if not same or point.names != learner._names():
             raise InputError(
                 f"expected points of this model with {len(old)} adapted parameters, "
                 f"got one of another model or with other warp parameters "

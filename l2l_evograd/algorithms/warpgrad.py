@@ -16,7 +16,7 @@ from l2l_evograd.algorithms.initial_weights import (
 from l2l_evograd.algorithms.warp_parameters import find_warp_parameters
 from l2l_evograd.checks import InputError, check_choice
 from l2l_evograd.estimators import Estimator, Exact
-from l2l_evograd.hyperparameters import Hyperparameters
+from l2l_evograd.hyperparameters import Hyperparameters, check_no_hooks
 from l2l_evograd.replay.autograd_graph import reaches
 from l2l_evograd.updates.adjoint import Gate, attached
 from l2l_evograd.updates.learning_rates import Rates
@@ -66,6 +66,10 @@ class WarpGrad(BaseLearner):
     Raises:
         TypeError, ValueError: as :class:`~l2l_evograd.EvoGradMetaOptimizer`.
         ValueError: if there are no warp layers, or if one of them is also adapted.
+
+    Tensors from outside the learner that require grad, and that are not φ, get no
+    gradient through a step. Between the steps of one task φ must not be changed if
+    ``init="maml"``, whose gradient passes through all of them.
 
     Cost:
         ``adapt``: one backward pass; the forward pass is the caller's. ``backward()``
@@ -141,11 +145,20 @@ class WarpGrad(BaseLearner):
 
         Cost: a copy of the weights and buffers.
         """
+        held = {id(parameter) for parameter in self.module.parameters()}
+        if not all(id(tensor) in held for tensor in self._references.tensors):
+            raise InputError(
+                "a warp parameter is no longer a parameter of the model: expected the "
+                "warp layers that WarpGrad was made with, got others, as after "
+                "load_state_dict(assign=True) or a parametrization; wrap the model in "
+                "a new WarpGrad"
+            )
         learner = super().clone(first_order, allow_unused, allow_nograd)
         learner._initial = self._weights()
         learner._cuts = Gate()
-        learner._open = None
-        learner._way = METHODS[self.init](learner._weights()) if self.init else None
+        learner._open = learner._way = None
+        if self.init and not self._has_moved:
+            learner._way = METHODS[self.init](learner._weights())
         return learner
 
     def init_loss(self, loss: Tensor | None = None) -> Tensor:
@@ -174,8 +187,10 @@ class WarpGrad(BaseLearner):
         """
         if not self._is_learner or (self.init and self._way is None):
             raise TypeError(
-                "init_loss() belongs to a clone: expected a learner, got the original "
-                "or a deep copy of a learner; call learner = meta.clone() first"
+                "init_loss() belongs to a clone that began at the initial weights: "
+                "expected such a learner, got the original, a copy of a learner, a "
+                "clone of one that has moved, or one of a TrajectoryBuffer; call "
+                "learner = meta.clone() first"
             )
         if self._way is None:
             raise InputError(
@@ -187,12 +202,16 @@ class WarpGrad(BaseLearner):
                 "expected at least one inner step before init_loss(), got none; call "
                 "learner.adapt(loss) first"
             )
+        self._check_unbroken()
         value, gradient = self._way.directed(loss, self._weights())
         return loss_with_gradient(value, self._initial, gradient)
 
     def _start(self, parameter: Tensor) -> Tensor:
         wanted = parameter.requires_grad
         return parameter.detach().clone().requires_grad_(wanted)
+
+    def _follows_way(self) -> bool:
+        return self._way is not None
 
     @property
     def _curved(self) -> bool:
@@ -204,6 +223,7 @@ class WarpGrad(BaseLearner):
 
     def _moved(self, now: Situation) -> list[Tensor]:
         """Make an inner step; the new weights lead to φ through this step alone."""
+        check_no_hooks(self._references.tensors)
         if self._open is not None:
             self._open.release()
             if not self._curved:
@@ -249,7 +269,8 @@ class _OneStep:
             raise RuntimeError(
                 "the graph of an earlier inner step was freed by the next adapt(), so "
                 "that memory does not grow: call backward() of a query loss before the "
-                "next adapt()"
+                "next adapt(). Second derivatives (create_graph=True) exist for the "
+                "first step alone"
             )
         pairs = zip(self._stepped.params, direction, strict=True)
         ends = [(after, v) for after, v in pairs if after.requires_grad]

@@ -14,6 +14,7 @@ from torch import Tensor
 from l2l_evograd.checks import check_choice, check_loss
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import EvoGrad, Exact, resolve_estimator
+from l2l_evograd.hyperparameters import check_no_hooks
 from l2l_evograd.replay.autograd_graph import graph_bytes
 from l2l_evograd.replay.tensor import ordinary_functions
 from l2l_evograd.updates.evolution import Evolution
@@ -52,10 +53,14 @@ def inner_step(update: Update, now: Situation) -> Stepped:
 
     Raises:
         TypeError, ValueError: if the loss is not a finite scalar tensor, does not
-            require grad, or does not use some of the weights.
+            require grad, or does not use some of the weights; if a hyperparameter has a
+            gradient hook.
         LostHistory: if the loss has to be computed again and cannot be.
         Unrepeatable: if the loss, computed again, gives a different result.
     """
+    estimator = update.estimator
+    if not (estimator.exact and not now.first_order):  # else autograd does it all
+        check_no_hooks(now.hyperparameters)
     with ordinary_functions():
         check_loss(now.value)
         return update.step(now)

@@ -128,7 +128,7 @@ def test_a_loss_for_the_initial_weights_needs_a_method_a_step_and_the_loss():
             learner.init_loss()
         with pytest.raises(ValueError, match="finite"):
             learner.init_loss(loss_of(learner) * float("nan"))
-    with pytest.raises(ValueError, match="at least one inner step before init_loss"):
+    with pytest.raises(TypeError, match="belongs to a clone"):
         learner.clone().init_loss(loss_of(learner))
     with pytest.raises(TypeError, match="belongs to a clone"):
         copy.deepcopy(learner).init_loss(loss_of(learner))
