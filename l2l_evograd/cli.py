@@ -24,6 +24,10 @@ COMMANDS = {
         f"{_IN}.crossdomain.command:command",
         "Few-shot learning across domains: train on all but one, test on that one.",
     ),
+    "fewshot": (
+        f"{_IN}.fewshot.command:command",
+        "Compare meta-learning algorithms on one few-shot problem, at equal budgets.",
+    ),
     "illustrate": (
         f"{_IN}.illustrate.command:illustrate",
         "Draw the paper's one-dimensional illustration.",

@@ -22,20 +22,22 @@ CHECKPOINTS = "checkpoints"
 LOGS = "logs"
 
 ACCURACY = "accuracy.png"
+ADAPTATION = "adaptation.png"
 ANGLES = "angle.png"
 EPISODES = "episodes.png"
 ESTIMATES = "estimates.png"
 FEATURES = "features.png"
 SAMPLES = "samples.png"
 STRENGTHS = "strengths.png"
+TRAINING = "training.png"
 TRAJECTORIES = "trajectories.png"
 WEIGHTS = "weights.png"
 
 # Every picture that a run of any experiment writes. A run that replaces another run
 # removes all of them.
 PICTURES = (
-    *(ACCURACY, ANGLES, EPISODES, ESTIMATES, FEATURES),
-    *(SAMPLES, STRENGTHS, TRAJECTORIES, WEIGHTS),
+    *(ACCURACY, ADAPTATION, ANGLES, EPISODES, ESTIMATES, FEATURES),
+    *(SAMPLES, STRENGTHS, TRAINING, TRAJECTORIES, WEIGHTS),
 )
 
 

@@ -22,7 +22,9 @@ from l2l_evograd.seeds import python_seeded
 class Labelled(Protocol):
     """A data set from which episodes are drawn: images or features with labels."""
 
-    labels: list[int]
+    @property
+    def labels(self) -> list[int]:
+        """The class of each item."""
 
     def __len__(self) -> int: ...
 

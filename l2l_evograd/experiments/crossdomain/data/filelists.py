@@ -28,6 +28,9 @@ SPLITS = ("base", "val", "novel")
 # benchmark.
 _MARGIN = 1.15
 
+# Side of photographs for learn2learn's networks, in pixels.
+_LARGEST = 84
+
 # Images for augmentation are cached with a shorter side of at most this multiple.
 _ROOM = 2
 
@@ -87,6 +90,24 @@ def find_domains(root: Path) -> dict[str, dict[str, Path]]:
             f"novel.json; unpack the data there or give the folder above the domains"
         )
     return found
+
+
+def read_lists(folder: Path) -> dict[str, FileList]:
+    """Return the list of each split of one domain. Images are not opened.
+
+    Args:
+        folder: the folder that contains base.json, val.json and novel.json.
+
+    Raises:
+        InputError: if a file is missing or malformed; the message names it.
+    """
+    missing = [f"{s}.json" for s in SPLITS if not (folder / f"{s}.json").is_file()]
+    if missing:
+        raise InputError(
+            f"expected base.json, val.json and novel.json in {folder}, but "
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing"
+        )
+    return {split: read_filelist(folder / f"{split}.json") for split in SPLITS}
 
 
 def read_filelist(path: Path) -> FileList:
@@ -198,6 +219,18 @@ class ImageFiles:
             return image
         whole: Tensor = self._reduce(image)
         return whole
+
+
+def usual_side(listed: FileList) -> int:
+    """Return the side of the first image, in pixels, at most 84.
+
+    84 is the side of photographs for learn2learn's networks. Smaller ones are not
+    enlarged.
+
+    Raises:
+        InputError: as in :meth:`ImageFiles.image`.
+    """
+    return min(_LARGEST, smallest_side(listed))
 
 
 def smallest_side(listed: FileList) -> int:

@@ -24,14 +24,10 @@ from l2l_evograd.experiments.crossdomain.data.episodes import (
 )
 from l2l_evograd.experiments.crossdomain.data.filelists import (
     SPLITS,
-    read_filelist,
-    smallest_side,
+    read_lists,
+    usual_side,
 )
 from l2l_evograd.experiments.from_learn2learn import BenchmarkTasksets, benchmarks
-
-# Side of photographs for learn2learn's networks, in pixels. Smaller ones are not
-# enlarged.
-_LARGEST = 84
 
 
 def get_tasksets(
@@ -130,16 +126,9 @@ def _splits_of_folder(
     folder: Path, image_size: int | None = None
 ) -> Mapping[str, Dataset]:
     # Only this folder is read, because other domains may be large or broken.
-    missing = {f"{split}.json" for split in SPLITS} - set(_lists_in(folder))
-    if missing:
-        raise InputError(
-            f"expected base.json, val.json and novel.json in {folder}, but "
-            f"{' and '.join(sorted(missing))} {'is' if len(missing) == 1 else 'are'} "
-            f"missing"
-        )
-    lists = {split: read_filelist(folder / f"{split}.json") for split in SPLITS}
+    lists = read_lists(folder)
     if image_size is None:
-        image_size = min(_LARGEST, smallest_side(lists["base"]))
+        image_size = usual_side(lists["base"])
     return listed_domain(folder.name, lists, image_size).splits
 
 
