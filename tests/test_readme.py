@@ -39,6 +39,8 @@ def test_the_readme_shows_each_way_in():
         "bilevel_step(",
         "compare(",
         "add_feature_transforms(",
+        "WarpGrad(",
+        "ARUBA(",
     ):
         assert name in shown
 
@@ -49,6 +51,7 @@ def test_the_readme_shows_each_way_in():
         ("The cross-domain command", ("crossdomain",), 25),
         ("Data and reports of the benchmark", ("prepare", "report", "crossdomain"), 4),
         ("The noisy-labels command", ("noisy-labels",), 8),
+        ("The few-shot command", ("fewshot",), 7),
         ("The paper's two small problems", ("rotation", "illustrate"), 3),
     ],
 )
