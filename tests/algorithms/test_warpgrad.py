@@ -70,11 +70,12 @@ def test_estimators_give_the_exact_gradient(estimator, tolerance):
 
 
 def test_a_population_estimates_the_exact_gradient():
-    draws = 400
+    draws, lr = 400, 0.5  # a long step, whose derivative is more than the noise
+    torch.manual_seed(0)
     model, data = Warped(), batches(1)
-    expected = torch.cat([g.flatten() for g in objective(model, data, LR, 0).values()])
-    base = torch.cat([g.flatten() for g in objective(model, data, LR, 1).values()])
-    meta = WarpGrad(model, LR, warp=WARPS, estimator="evograd")
+    expected = torch.cat([g.flatten() for g in objective(model, data, lr, 0).values()])
+    first = torch.cat([g.flatten() for g in objective(model, data, lr, 1).values()])
+    meta = WarpGrad(model, lr, warp=WARPS, estimator="evograd")
     meta.generator.manual_seed(1)
     found = []
     for _ in range(draws):
@@ -84,7 +85,7 @@ def test_a_population_estimates_the_exact_gradient():
     found = torch.stack(found)
     error = found.std(dim=0) / draws**0.5
     assert ((found.mean(dim=0) - expected).abs() <= 4 * error + 1e-6).all()
-    assert (expected - base).norm() > 4 * error.norm()  # so the first order would fail
+    assert ((found.mean(dim=0) - first).abs() > 4 * error + 1e-6).any()
 
 
 @pytest.mark.parametrize("first_order", [False, True])
@@ -185,6 +186,7 @@ def test_a_quadratic_has_the_gradients_of_its_closed_form(first_order, init, est
 @pytest.mark.parametrize("first_order", [False, True])
 def test_learning_from_tasks_of_one_curvature_finds_newtons_step(first_order):
     size, lr, steps = 3, 0.1, 1500
+    torch.manual_seed(0)
     half = torch.randn(size, size)
     h = half @ half.T / size + torch.eye(size)
     model = Quadratic(size)
