@@ -11,7 +11,7 @@ from l2l_evograd.hyperparameters import (
     find_hyperparameters,
     listed,
 )
-from l2l_evograd.warp_layers import warp_layers
+from l2l_evograd.warp_layers import WarpLayer2d, warp_layers
 
 
 def find_warp_parameters(
@@ -69,7 +69,7 @@ def _check_not_tied(items: Sequence[Any], model: nn.Module, chosen: set[int]) ->
 def _check_whole(model: nn.Module, chosen: set[int]) -> None:
     """Raise an error if only a part of a warp layer was named."""
     for name, layer in model.named_modules():
-        if any(layer is warp for warp in warp_layers(model)):
+        if isinstance(layer, WarpLayer2d):
             for key, tensor in layer.named_parameters():
                 if id(tensor) not in chosen and tensor.requires_grad:
                     raise InputError(

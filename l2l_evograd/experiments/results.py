@@ -73,6 +73,11 @@ def deviation(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
+def standard_error(values: Sequence[float]) -> float:
+    """Return the standard error of a mean, sd/√n; 0 for one value."""
+    return deviation(values) / math.sqrt(len(values))
+
+
 def half_interval(values: Sequence[float]) -> float:
     """Return half the width of the 95 % interval of a mean, 1.96 sd/√n."""
-    return 1.96 * deviation(values) / math.sqrt(len(values))
+    return 1.96 * standard_error(values)

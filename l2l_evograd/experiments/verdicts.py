@@ -14,7 +14,7 @@ from statistics import fmean
 
 from scipy.special import stdtrit  # quantiles of Student's t; imports fast
 
-from l2l_evograd.experiments.results import deviation
+from l2l_evograd.experiments.results import standard_error
 
 # Fewer seeds say nothing about other seeds.
 LEAST_SEEDS = 3
@@ -65,8 +65,7 @@ def difference(own: Sequence[float], other: Sequence[float]) -> Difference:
     if not all(math.isfinite(value) for value in (*own, *other)):
         raise ValueError(f"expected finite accuracies, got {own} and {other}")
     by_seed = [mine - theirs for mine, theirs in zip(own, other, strict=True)]
-    error = deviation(by_seed) / math.sqrt(len(by_seed))
-    return Difference(fmean(by_seed), error, len(by_seed))
+    return Difference(fmean(by_seed), standard_error(by_seed), len(by_seed))
 
 
 def paired(own: Mapping[int, float], other: Mapping[int, float]) -> Difference | None:

@@ -199,7 +199,9 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
             training: whether the loss carries the meta-gradient.
         """
 
-    def _evaluated(self, learner: Any, query: Pair, training: bool) -> Any:
+    def _evaluated(
+        self, learner: Any, query: Pair, training: bool
+    ) -> tuple[Tensor, Tensor]:
         """Return the query loss and the accuracy of a learner."""
         with torch.set_grad_enabled(training):
             outputs = learner(query[0])

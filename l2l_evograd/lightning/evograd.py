@@ -131,8 +131,7 @@ class LightningEvoGrad(EpisodicLearner):
         learner.train()
         for _ in range(self.adaptation_steps):
             learner.adapt(self.inner_loss(learner, *support))
-        error, share = self._evaluated(learner, query, training)
-        return error, share
+        return self._evaluated(learner, query, training)
 
     def _several(
         self, support: Pair, query: Pair, training: bool

@@ -86,8 +86,7 @@ class LightningWarpGrad(EpisodicLearner):
                 for part, new in zip(total, or_zeros(found, warp), strict=True):
                     part += new / self.adaptation_steps
         if not training:
-            error, share = self._evaluated(learner, query, training=False)
-            return error, share
+            return self._evaluated(learner, query, training=False)
         carried = loss_with_gradient(error, warp, total)
         if self.init is None:
             return carried, share

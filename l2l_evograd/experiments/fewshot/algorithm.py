@@ -66,6 +66,14 @@ def adapt(learner: Any, lesson: Lesson) -> Tensor:
     return loss.detach()
 
 
+def learn_from_query(learner: Any, lesson: Lesson, share: float) -> Tensor:
+    """Adapt, differentiate ``share`` times the query loss, and return that loss."""
+    adapt(learner, lesson)
+    loss = loss_of(learner, query_of(lesson))
+    (share * loss).backward()
+    return loss.detach()
+
+
 def query_of(lesson: Lesson) -> Batch:
     """Return the query images and labels of a lesson, which must have them."""
     assert lesson.query is not None  # only the family reptile does without

@@ -9,6 +9,7 @@ from l2l_evograd.experiments.fewshot.algorithm import (
     Algorithm,
     Lesson,
     adapt,
+    learn_from_query,
     loss_of,
     query_of,
 )
@@ -39,11 +40,7 @@ class MAML(Algorithm):
 
     def learn(self, lesson: Lesson, share: float) -> Tensor:
         """Adapt, and differentiate the query loss."""
-        learner = self.meta.clone()
-        adapt(learner, lesson)
-        loss = loss_of(learner, query_of(lesson))
-        (share * loss).backward()
-        return loss.detach()
+        return learn_from_query(self.meta.clone(), lesson, share)
 
     def learner(self) -> Any:
         """Return a clone whose steps keep no graph."""

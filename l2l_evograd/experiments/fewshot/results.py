@@ -1,11 +1,10 @@
 """The results of a few-shot run, and their summary."""
 
-import math
 from statistics import fmean
 from typing import Any
 
 from l2l_evograd.experiments.fewshot.methods import METHODS
-from l2l_evograd.experiments.results import RunResults, deviation
+from l2l_evograd.experiments.results import RunResults, standard_error
 
 
 class FewShotResults(RunResults):
@@ -59,5 +58,4 @@ def mean_curve(curves: list[list[float]]) -> list[float]:
 def _error(runs: list[dict[str, Any]], step: int) -> float:
     if len(runs) == 1:
         return float(runs[0]["half_intervals"][step])
-    values = [run["adaptation"][step] for run in runs]
-    return deviation(values) / math.sqrt(len(values))
+    return standard_error([run["adaptation"][step] for run in runs])

@@ -11,7 +11,7 @@ from l2l_evograd.estimators import EvoGrad
 from l2l_evograd.experiments.fewshot.algorithm import (
     Algorithm,
     Lesson,
-    adapt,
+    learn_from_query,
     loss_of,
     query_of,
 )
@@ -135,11 +135,7 @@ class EvoGradWarped(Algorithm):
 
     def learn(self, lesson: Lesson, share: float) -> Tensor:
         """Adapt, and differentiate the query loss."""
-        learner = self.meta.clone()
-        adapt(learner, lesson)
-        loss = loss_of(learner, query_of(lesson))
-        (share * loss).backward()
-        return loss.detach()
+        return learn_from_query(self.meta.clone(), lesson, share)
 
     def learner(self) -> Any:
         """Return a learner that makes the same steps and records nothing."""
