@@ -78,10 +78,10 @@ class ModuleProblem:
             twice: whether it will be differentiated twice.
             mark: whether to keep the tensors that the part after λ is computed from.
         """
-        if twice and self._own_buffers:
-            # Autograd saved the buffers of earlier steps. This step writes to copies.
+        if (twice or record) and self._own_buffers:
+            # Earlier steps are still to be differentiated or computed again, with the
+            # buffers as they were. This step writes to copies.
             self._buffers = self.buffers()
-        view = self._view(self._buffers)
         marked = self.hyperparameters if mark else ()
         with contextlib.ExitStack() as stack:
             if twice:
@@ -89,26 +89,44 @@ class ModuleProblem:
             if record:
                 recording = Recording(self._buffers.values(), marked)
                 stack.enter_context(recording)
-            value = loss(view)
+            value = self._called(loss, self._buffers)
         self.escaped = record and recording.escaped
         return value
 
     def outer(self, loss: Loss) -> Tensor:
         """Return the outer loss at the current weights."""
-        copies = {key: b.detach().clone() for key, b in self._buffers.items()}
-        return loss(self._view(copies))
+        return loss(self._view(self.buffers()))
 
     def buffers(self) -> dict[int, Tensor]:
         """Return copies of the current buffers, to start from them again."""
         return {key: b.detach().clone() for key, b in self._buffers.items()}
 
     def inner_from(self, loss: Loss, buffers: dict[int, Tensor]) -> Tensor:
-        """Return an inner loss at the current weights, starting from ``buffers``."""
-        return loss(self._view(buffers))
+        """Return an inner loss at the current weights, starting from ``buffers``.
+
+        The loss writes to ``buffers``, and one that it replaces is exchanged in them.
+        """
+        return self._called(loss, buffers)
 
     def structured(self, tensors: list[Tensor]) -> Any:
         """Return one tensor for each of λ in the structure in which λ was given."""
         return structured_as(self._given, tensors)
+
+    def _called(self, loss: Loss, buffers: dict[int, Tensor]) -> Tensor:
+        view = self._view(buffers)
+        value = loss(view)
+        copies = dict(view.named_modules())
+        for name, child in self._model.named_modules():
+            now = copies[name]._buffers if name in copies else {}
+            for key, buffer in child._buffers.items():
+                new = now.get(key)
+                if buffer is None or new is None or new is buffers[id(buffer)]:
+                    continue
+                # The loss did not write to it: it put another in its place.
+                buffers[id(buffer)] = new.detach()
+                if not self._own_buffers and buffers is self._buffers:
+                    buffer.copy_(new.detach())
+        return value
 
     def _view(self, buffers: dict[int, Tensor]) -> nn.Module:
         # Each loss gets its own copy. Code that runs later, such as an activation
