@@ -20,7 +20,15 @@ BLOCKED = (
     "cachetools",
 )
 
-FOLDERS = ("algorithms", "bilevel", "updates", "estimators", "replay", "oracle")
+FOLDERS = (
+    "algorithms",
+    "bilevel",
+    "updates",
+    "unroll",
+    "estimators",
+    "replay",
+    "oracle",
+)
 
 FILES = [
     *(PACKAGE / f"{name}.py" for name in ("checks", "encoders", "hyperparameters")),

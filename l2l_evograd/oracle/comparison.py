@@ -22,7 +22,7 @@ from l2l_evograd.estimators import (
     resolve_estimator,
 )
 from l2l_evograd.hyperparameters import Hyperparameters
-from l2l_evograd.oracle.measurement import Measurement, MethodRecord
+from l2l_evograd.oracle.measurement import Function, Measurement, MethodRecord
 from l2l_evograd.oracle.unrolled import Loss, Unrolled
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 
-Method = Estimator | str | tuple[str, Estimator | str | None]
+Method = Estimator | str | tuple[str, Estimator | str | None] | Function
 
 DEFAULT_METHODS: dict[str, Method] = {
     "exact": Exact(),
@@ -184,9 +184,12 @@ def compare(
         outer_loss: L, likewise.
         hyperparameters: λ, inside or outside the model; see :func:`hypergradient`.
         lr: η of the inner step.
-        estimators: name -> estimator, name of an estimator, or a pair (update,
-            estimator). By default Exact, Guided in both schemes, EvoGrad with K = 2,
-            and the paper's Algorithm 1 with K = 2.
+        estimators: name -> estimator, name of an estimator, a pair (update,
+            estimator), or a function that is called as :func:`hypergradient` is, with
+            ``lr``, ``steps`` and ``allow_unused``, and returns an object with
+            ``gradients``, such as :func:`~l2l_evograd.unroll.forward_mode`. By default
+            Exact, Guided in both schemes, EvoGrad with K = 2, and the paper's Algorithm
+            1 with K = 2.
         draws: number of estimates of a random method. With 1, errors are unknown.
         deltas: lengths δ of the steps of λ. In float32, rounding hides a small δ.
         seed: seed of the perturbations; each method starts from this seed.
@@ -236,8 +239,8 @@ def compare(
 
 def _resolved(
     estimators: Mapping[str, Method],
-) -> dict[str, tuple[str, Estimator]]:
-    """Return name -> (update, estimator)."""
+) -> dict[str, tuple[str, Estimator | Function]]:
+    """Return name -> (update, estimator or function)."""
     if not isinstance(estimators, Mapping):
         raise TypeError(
             f"expected estimators to be a dictionary of names to estimators, got "
@@ -248,7 +251,7 @@ def _resolved(
             "expected at least one estimator, got an empty dictionary; leave "
             "estimators=None for the default ones"
         )
-    resolved = {}
+    resolved: dict[str, tuple[str, Estimator | Function]] = {}
     for name, method in estimators.items():
         if not isinstance(name, str):
             raise TypeError(
@@ -259,6 +262,9 @@ def _resolved(
                 f"expected estimators[{name!r}] to be an estimator or a pair "
                 f"(update, estimator), got {len(method)} items"
             )
+        if callable(method) and not isinstance(method, Estimator):
+            resolved[name] = ("gradient", method)
+            continue
         update, estimator = (
             method if isinstance(method, tuple) else ("gradient", method)
         )

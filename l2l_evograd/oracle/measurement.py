@@ -4,12 +4,13 @@
 same random state, against the same exact answer.
 """
 
+import functools
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,9 @@ from l2l_evograd.oracle.unrolled import Unrolled
 from l2l_evograd.replay.call_state import preserved_random_state
 
 T = TypeVar("T")
+
+# A function that is called as hypergradient() is, for example forward_mode.
+Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -122,13 +126,17 @@ class Measurement:
         )
 
     def record(
-        self, name: str, update: str, estimator: Estimator, allow_unused: bool
+        self,
+        name: str,
+        update: str,
+        estimator: Estimator | Function,
+        allow_unused: bool,
     ) -> MethodRecord:
-        """Draw estimates of one method and measure them."""
-        random = estimator.random
+        """Draw estimates of one method and measure them; a function is not random."""
+        random = isinstance(estimator, Estimator) and estimator.random
         generator = torch.Generator().manual_seed(self.seed)
 
-        def call() -> Hypergradient:
+        def call() -> Any:
             return self._call(update, estimator, generator, allow_unused)
 
         call()  # warm-up; its result is not used
@@ -158,22 +166,24 @@ class Measurement:
     def _call(
         self,
         update: str,
-        estimator: Estimator,
+        estimator: Estimator | Function,
         generator: torch.Generator,
         allow_unused: bool,
-    ) -> Hypergradient:
+    ) -> Any:
         problem = self.problem
+        method: Function = estimator  # type: ignore[assignment]  # if it is no estimator
+        if isinstance(estimator, Estimator):
+            method = functools.partial(
+                hypergradient, update=update, estimator=estimator, generator=generator
+            )
         with preserved_random_state(problem.devices):
-            return hypergradient(
+            return method(
                 problem.inner_loss,
                 problem.outer_loss,
                 problem.model,
                 problem.hyperparameters,
                 lr=problem.lr,
-                update=update,
-                estimator=estimator,
                 steps=problem.steps,
-                generator=generator,
                 allow_unused=allow_unused,
             )
 

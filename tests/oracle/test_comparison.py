@@ -21,6 +21,7 @@ from untouched import untouched
 
 from l2l_evograd import EvoGrad, Exact, Guided
 from l2l_evograd.oracle.comparison import Comparison, compare
+from l2l_evograd.unroll import forward_mode, greedy, unrolled_sgd
 
 
 def compared(problem: Problem, **settings: Any) -> Comparison:
@@ -286,3 +287,14 @@ def test_records_are_ready_for_json() -> None:
     assert first["peak_bytes"] is None
     assert last["fidelity"]["cosine"]["error"] is None
     assert last["descents"][1]["delta"] == 0.3
+
+
+def test_functions_with_the_interface_of_hypergradient_can_be_compared() -> None:
+    problem = smooth_mlp()
+    functions = {"forward": forward_mode, "unrolled": unrolled_sgd, "greedy": greedy}
+    found = compared(problem, estimators=functions, steps=3)
+    for name in ("forward", "unrolled"):
+        assert found[name].fidelity.cosine.value == pytest.approx(1, rel=1e-7)
+        assert found[name].fidelity.norm_ratio.value == pytest.approx(1, rel=1e-7)
+        assert found[name].draws == 1
+    assert found["greedy"].fidelity.cosine.value < 1 - 1e-6

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import l2l_evograd
 
 PACKAGE = Path(l2l_evograd.__file__).parent
-CORE = ["algorithms", "bilevel", "estimators", "updates", "oracle"]
+CORE = ["algorithms", "bilevel", "estimators", "updates", "unroll", "oracle"]
 
 
 def code_of(*folders):

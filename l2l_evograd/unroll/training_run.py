@@ -1,0 +1,307 @@
+"""A training run whose inner loss can be evaluated again at any of its steps.
+
+The module behind the losses, its buffers and every ``.grad`` stay unchanged. A step
+that is evaluated again sees the buffers and the random numbers of the first time.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from l2l_evograd.bilevel.problem import (
+    DictProblem,
+    Loss,
+    ModuleProblem,
+    outer_gradient,
+)
+from l2l_evograd.checks import (
+    InputError,
+    check_count,
+    check_differentiable,
+    check_loss,
+    check_positive,
+)
+from l2l_evograd.hyperparameters import Hyperparameters, check_reached
+from l2l_evograd.replay.autograd_graph import differentiable_again
+from l2l_evograd.replay.call_state import (
+    TwiceDifferentiable,
+    preserved_random_state,
+    random_state,
+    set_random_state,
+)
+
+
+class Losses(Protocol):
+    """One loss for each step; a list, or anything with a length and ``[step]``."""
+
+    def __len__(self) -> int:
+        """Return the number of steps."""
+
+    def __getitem__(self, step: int, /) -> Loss:
+        """Return the loss of a step, counted from 0."""
+
+
+class TrainingRun:
+    """The losses of a run of T steps, and the weights that it starts from.
+
+    Args:
+        inner_loss: ℓ, or one for each step.
+        outer_loss: L.
+        params: θ as a dict of tensors, or a module.
+        hyperparameters: λ, or None.
+        steps: T.
+        allow_unused: accept λ and weights that no inner loss uses.
+        clip: the largest absolute value of an entry of a gradient of ℓ; None: any.
+        remember: keep the random state and the changed buffers of every step, for
+            :meth:`again`.
+
+    Attributes:
+        steps: T.
+        names: the names of θ.
+        given: θ as the user gave them, detached.
+        hyperparameters: λ, as the tensors whose gradients are computed.
+        values: ℓ at each step so far, detached.
+    """
+
+    def __init__(
+        self,
+        inner_loss: Loss | Losses,
+        outer_loss: Loss,
+        params: Mapping[str, Tensor] | nn.Module,
+        hyperparameters: Hyperparameters | Mapping[str, Tensor] | None,
+        steps: int,
+        allow_unused: bool,
+        clip: float | None = None,
+        remember: bool = False,
+    ) -> None:
+        self.steps = check_count(steps, "steps")
+        if clip is not None:
+            check_positive(clip, "clip")
+        self._clip = clip
+        self._losses = _one_for_each_step(inner_loss, steps)
+        self._outer_loss = outer_loss
+        self._problem = _problem(params, hyperparameters)
+        self._plain = hyperparameters is None
+        self._dict = isinstance(self._problem, DictProblem)
+        hidden = self._plain and self._dict  # a stand-in that no loss sees
+        self.hyperparameters = [] if hidden else self._problem.hyperparameters
+        self.names = self._problem.weight_names
+        self.given = [value.detach() for value in self._problem.values]
+        self.values: list[Tensor] = []
+        self._allow_unused = allow_unused
+        self._reached = [False] * len(self.hyperparameters)
+        self._recurrent = isinstance(params, nn.Module) and any(
+            isinstance(child, nn.RNNBase) for child in params.modules()
+        )
+        self._buffers: dict[int, Tensor] = {}
+        if isinstance(self._problem, ModuleProblem):
+            self._buffers = self._problem.buffers()
+        self._devices = {torch.device("cpu"), *(w.device for w in self.given)}
+        self._remember = remember
+        self._random: list[dict[torch.device, Tensor]] = []
+        self._changed: list[dict[int, Tensor]] = []
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first weight."""
+        return self.given[0].device
+
+    def loss(self, step: int, weights: Sequence[Tensor]) -> Tensor:
+        """Return ℓ at a step; the steps come in their order, each once.
+
+        Raises:
+            TypeError, InputError: if it is not a finite scalar that requires grad.
+        """
+        if self._remember:
+            self._note_random_state()
+        before, self._buffers = self._buffers, _copies(self._buffers)
+        value = self._call(self._losses[step], weights, self._buffers)
+        value = check_loss(value, f"the inner loss at step {step}")
+        self.values.append(value.detach().reshape(()))
+        if self._remember:
+            written = {
+                key: before[key]
+                for key, buffer in self._buffers.items()
+                if not torch.equal(buffer, before[key])
+            }
+            self._changed.append(written)
+        return check_differentiable(value)
+
+    def slopes(self, step: int, weights: Sequence[Tensor]) -> list[Tensor]:
+        """Return ∇_θ ℓ at a step on a graph, clipped; see :meth:`loss`."""
+        return self.clipped(self.slopes_of(step, self.loss(step, weights), weights))
+
+    def clipped(self, slopes: list[Tensor]) -> list[Tensor]:
+        """Return gradients as the optimizer sees them: no entry is above ``clip``."""
+        if self._clip is None:
+            return slopes
+        return [slope.clamp(-self._clip, self._clip) for slope in slopes]
+
+    def kept(self, slope: Tensor, change: Tensor) -> Tensor:
+        """Return the change of a clipped gradient: 0 in entries that are clipped."""
+        if self._clip is None:
+            return change
+        return change * (slope.abs() <= self._clip)
+
+    def slopes_of(
+        self,
+        step: int,
+        value: Tensor,
+        weights: Sequence[Tensor],
+        graph: bool = True,
+    ) -> list[Tensor]:
+        """Return ∇_θ of a value of ℓ, zeros for weights without use.
+
+        Args:
+            step: the step.
+            value: the value of ℓ.
+            weights: θ.
+            graph: return the gradient on a graph.
+
+        Raises:
+            ValueError: if ℓ does not use some of the weights.
+            RuntimeError: if ℓ cannot be differentiated twice.
+        """
+        if graph and not all(self._reached):
+            self._look_for_hyperparameters(value)
+        found = torch.autograd.grad(
+            value, weights, create_graph=graph, allow_unused=True
+        )
+        unused = [n for n, g in zip(self.names, found, strict=True) if g is None]
+        if unused and not self._allow_unused:
+            raise InputError(
+                f"the inner loss at step {step} does not use the weights "
+                f"{', '.join(unused)}; take them out of params, or pass "
+                f"allow_unused=True to give them a gradient of 0"
+            )
+        slopes = [
+            torch.zeros_like(weight) if grad is None else grad
+            for grad, weight in zip(found, weights, strict=True)
+        ]
+        if graph and step == 0 and not differentiable_again(slopes):
+            raise RuntimeError(
+                "the inner loss goes through a function that cannot be differentiated "
+                "twice, such as a fused kernel; use another implementation of it"
+            )
+        return slopes
+
+    @contextlib.contextmanager
+    def backwards(self) -> Iterator[None]:
+        """Restore the random state after the body, which calls :meth:`again`."""
+        with preserved_random_state(self._devices):
+            yield
+
+    def again(self, step: int, weights: Sequence[Tensor]) -> Tensor:
+        """Return ℓ at a step again; the steps come in reverse order, each once."""
+        for device, state in self._random.pop().items():
+            set_random_state(device, state)
+        self._buffers.update(self._changed.pop())
+        return self._call(self._losses[step], weights, _copies(self._buffers))
+
+    def outer(self, weights: Sequence[Tensor], name: str = "the outer loss") -> Tensor:
+        """Return L at weights, with the buffers that the last inner loss left.
+
+        Raises:
+            TypeError, InputError: if it is not a finite scalar; calls it ``name``.
+        """
+        self._problem.values = list(weights)
+        if isinstance(self._problem, ModuleProblem):
+            value = self._problem.inner_from(self._outer_loss, _copies(self._buffers))
+        else:
+            value = self._problem.outer(self._seen(self._outer_loss))
+        return check_loss(value, name)
+
+    def outer_after(self, step: int, weights: Sequence[Tensor]) -> Tensor:
+        """Return L after a step; only that after the last one draws random numbers."""
+        with contextlib.ExitStack() as stack:
+            if step < self.steps - 1:
+                stack.enter_context(preserved_random_state(self._devices))
+            return self.outer(weights, f"the outer loss after step {step}")
+
+    def outer_slopes(
+        self, outer: Tensor, wanted: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the derivatives of L with respect to ``wanted`` and to λ.
+
+        Raises:
+            ValueError: for an L that depends on none of them.
+        """
+        both = [*wanted, *self.hyperparameters]
+        found = outer_gradient(outer, both, self._allow_unused)
+        return found[: len(wanted)], found[len(wanted) :]
+
+    def structured(self, gradients: Sequence[Tensor]) -> Any:
+        """Return gradients of λ in the structure in which λ was given.
+
+        Raises:
+            ValueError: if no inner loss used one of λ.
+        """
+        if self._plain:
+            return None
+        if not self._allow_unused:
+            names = self._problem.names
+            check_reached(self._reached, self.hyperparameters, names)
+        return self._problem.structured([grad.detach() for grad in gradients])
+
+    def _call(
+        self, loss: Loss, weights: Sequence[Tensor], buffers: dict[int, Tensor]
+    ) -> Tensor:
+        self._problem.values = list(weights)
+        # Kernels with a second derivative in all passes: others may round differently.
+        with TwiceDifferentiable(self._recurrent):
+            if isinstance(self._problem, ModuleProblem):
+                return self._problem.inner_from(loss, buffers)
+            return self._problem.outer(self._seen(loss))
+
+    def _seen(self, loss: Loss) -> Loss:
+        if self._plain:
+            return lambda params, _: loss(params, None)
+        return loss
+
+    def _look_for_hyperparameters(self, value: Tensor) -> None:
+        found = torch.autograd.grad(
+            value, self.hyperparameters, retain_graph=True, allow_unused=True
+        )
+        pairs = zip(self._reached, found, strict=True)
+        self._reached = [hit or grad is not None for hit, grad in pairs]
+
+    def _note_random_state(self) -> None:
+        states = {device: random_state(device) for device in self._devices}
+        if self._random:
+            last = self._random[-1]
+            # A loss that draws nothing costs no memory.
+            if all(torch.equal(last[device], states[device]) for device in states):
+                states = last
+        self._random.append(states)
+
+
+def _problem(
+    params: Mapping[str, Tensor] | nn.Module, hyperparameters: Any
+) -> DictProblem | ModuleProblem:
+    if isinstance(params, nn.Module):
+        return ModuleProblem(params, hyperparameters)
+    if hyperparameters is None:
+        hyperparameters = torch.zeros(())
+    return DictProblem(params, hyperparameters)
+
+
+def _one_for_each_step(inner_loss: Loss | Losses, steps: int) -> Losses:
+    if callable(inner_loss):
+        return [inner_loss] * steps
+    if not (hasattr(inner_loss, "__len__") and hasattr(inner_loss, "__getitem__")):
+        raise TypeError(
+            f"expected inner_loss to be a function or a sequence of functions, got "
+            f"{type(inner_loss).__name__}"
+        )
+    if len(inner_loss) != steps:
+        raise InputError(
+            f"expected one inner loss for each of {steps} steps, got {len(inner_loss)}"
+        )
+    return inner_loss
+
+
+def _copies(buffers: dict[int, Tensor]) -> dict[int, Tensor]:
+    return {key: buffer.detach().clone() for key, buffer in buffers.items()}
