@@ -15,10 +15,10 @@ from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.unroll.columns import LIMIT, Columns
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
+from l2l_evograd.unroll.losses import Losses
 from l2l_evograd.unroll.preparation import prepare
 from l2l_evograd.unroll.result import RunGradients
 from l2l_evograd.unroll.tangents import Tangents
-from l2l_evograd.unroll.training_run import Losses
 
 State = dict[str, Tensor]
 

@@ -10,9 +10,9 @@ from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.replay.inner_loss import or_zeros
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
+from l2l_evograd.unroll.losses import Losses
 from l2l_evograd.unroll.preparation import prepare
 from l2l_evograd.unroll.result import RunGradients, finished
-from l2l_evograd.unroll.training_run import Losses
 
 
 def greedy(

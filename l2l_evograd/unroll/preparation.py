@@ -10,8 +10,9 @@ from l2l_evograd.checks import InputError
 from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.unroll.groups import GroupNames, Groups
 from l2l_evograd.unroll.initial import Init, Initial
+from l2l_evograd.unroll.losses import Losses
 from l2l_evograd.unroll.schedule import Windows
-from l2l_evograd.unroll.training_run import Losses, TrainingRun
+from l2l_evograd.unroll.training_run import TrainingRun
 
 
 @dataclass(frozen=True)

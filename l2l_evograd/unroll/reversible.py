@@ -11,11 +11,11 @@ from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.unroll.backwards import Backwards
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
+from l2l_evograd.unroll.losses import Losses
 from l2l_evograd.unroll.preparation import prepare
 from l2l_evograd.unroll.result import RunGradients, finished
 from l2l_evograd.unroll.reversible_state import ReversibleState, numerator
 from l2l_evograd.unroll.schedule import Windows
-from l2l_evograd.unroll.training_run import Losses
 
 
 def reversible_sgd(

@@ -110,7 +110,7 @@ class Tangents:
                 columns.count, device=run.device, dtype=weights[0].dtype
             )
             for tangent, cotangent in zip(self.z, cotangents, strict=True):
-                part = tangent.flatten(1) @ cotangent.flatten()
+                part = tangent.reshape(columns.count, -1) @ cotangent.flatten()
                 found += part.to(found)
             inside = [
                 own + found[columns.of_tensor(row)].reshape(own.shape).to(own)

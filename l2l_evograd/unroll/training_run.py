@@ -6,7 +6,7 @@ that is evaluated again sees the buffers and the random numbers of the first tim
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,22 +26,9 @@ from l2l_evograd.checks import (
 )
 from l2l_evograd.hyperparameters import Hyperparameters, check_reached
 from l2l_evograd.replay.autograd_graph import differentiable_again
-from l2l_evograd.replay.call_state import (
-    TwiceDifferentiable,
-    preserved_random_state,
-    random_state,
-    set_random_state,
-)
-
-
-class Losses(Protocol):
-    """One loss for each step; a list, or anything with a length and ``[step]``."""
-
-    def __len__(self) -> int:
-        """Return the number of steps."""
-
-    def __getitem__(self, step: int, /) -> Loss:
-        """Return the loss of a step, counted from 0."""
+from l2l_evograd.replay.call_state import TwiceDifferentiable, preserved_random_state
+from l2l_evograd.unroll.losses import Losses, one_for_each_step
+from l2l_evograd.unroll.repeats import Repeats
 
 
 class TrainingRun:
@@ -81,7 +68,7 @@ class TrainingRun:
         if clip is not None:
             check_positive(clip, "clip")
         self._clip = clip
-        self._losses = _one_for_each_step(inner_loss, steps)
+        self._losses = one_for_each_step(inner_loss, steps)
         self._outer_loss = outer_loss
         self._problem = _problem(params, hyperparameters)
         self._plain = hyperparameters is None
@@ -100,9 +87,7 @@ class TrainingRun:
         if isinstance(self._problem, ModuleProblem):
             self._buffers = self._problem.buffers()
         self._devices = {torch.device("cpu"), *(w.device for w in self.given)}
-        self._remember = remember
-        self._random: list[dict[torch.device, Tensor]] = []
-        self._changed: list[dict[int, Tensor]] = []
+        self._repeats = Repeats(self._devices) if remember else None
 
     @property
     def device(self) -> torch.device:
@@ -115,19 +100,14 @@ class TrainingRun:
         Raises:
             TypeError, InputError: if it is not a finite scalar that requires grad.
         """
-        if self._remember:
-            self._note_random_state()
+        if self._repeats is not None:
+            self._repeats.begin()
         before, self._buffers = self._buffers, _copies(self._buffers)
-        value = self._call(self._losses[step], weights, self._buffers)
+        value = self._call(step, weights, self._buffers)
         value = check_loss(value, f"the inner loss at step {step}")
         self.values.append(value.detach().reshape(()))
-        if self._remember:
-            written = {
-                key: before[key]
-                for key, buffer in self._buffers.items()
-                if not torch.equal(buffer, before[key])
-            }
-            self._changed.append(written)
+        if self._repeats is not None:
+            self._repeats.end(before, self._buffers)
         return check_differentiable(value)
 
     def slopes(self, step: int, weights: Sequence[Tensor]) -> list[Tensor]:
@@ -177,6 +157,16 @@ class TrainingRun:
                 f"{', '.join(unused)}; take them out of params, or pass "
                 f"allow_unused=True to give them a gradient of 0"
             )
+        sparse = [
+            n
+            for n, grad in zip(self.names, found, strict=True)
+            if grad is not None and grad.layout != torch.strided
+        ]
+        if sparse:
+            raise InputError(
+                f"expected dense gradients, got sparse ones for {', '.join(sparse)}; "
+                f"make the layer with sparse=False"
+            )
         slopes = [
             torch.zeros_like(weight) if grad is None else grad
             for grad, weight in zip(found, weights, strict=True)
@@ -195,11 +185,13 @@ class TrainingRun:
             yield
 
     def again(self, step: int, weights: Sequence[Tensor]) -> Tensor:
-        """Return ℓ at a step again; the steps come in reverse order, each once."""
-        for device, state in self._random.pop().items():
-            set_random_state(device, state)
-        self._buffers.update(self._changed.pop())
-        return self._call(self._losses[step], weights, _copies(self._buffers))
+        """Return ℓ at a step again; the steps come in reverse order, each once.
+
+        Needs ``remember``.
+        """
+        assert self._repeats is not None
+        self._repeats.back(self._buffers)
+        return self._call(step, weights, _copies(self._buffers))
 
     def outer(self, weights: Sequence[Tensor], name: str = "the outer loss") -> Tensor:
         """Return L at weights, with the buffers that the last inner loss left.
@@ -247,14 +239,26 @@ class TrainingRun:
         return self._problem.structured([grad.detach() for grad in gradients])
 
     def _call(
-        self, loss: Loss, weights: Sequence[Tensor], buffers: dict[int, Tensor]
+        self, step: int, weights: Sequence[Tensor], buffers: dict[int, Tensor]
     ) -> Tensor:
+        loss = self._losses[step]
         self._problem.values = list(weights)
+        versions = [weight._version for weight in weights]
         # Kernels with a second derivative in all passes: others may round differently.
         with TwiceDifferentiable(self._recurrent):
             if isinstance(self._problem, ModuleProblem):
-                return self._problem.inner_from(loss, buffers)
-            return self._problem.outer(self._seen(loss))
+                value = self._problem.inner_from(loss, buffers)
+            else:
+                value = self._problem.outer(self._seen(loss))
+        pairs = zip(self.names, weights, versions, strict=True)
+        written = [name for name, weight, old in pairs if weight._version != old]
+        if written:
+            raise RuntimeError(
+                f"the inner loss at step {step} changed the weights "
+                f"{', '.join(written)} in place; only the optimizer's step may change "
+                f"them"
+            )
+        return value
 
     def _seen(self, loss: Loss) -> Loss:
         if self._plain:
@@ -268,39 +272,29 @@ class TrainingRun:
         pairs = zip(self._reached, found, strict=True)
         self._reached = [hit or grad is not None for hit, grad in pairs]
 
-    def _note_random_state(self) -> None:
-        states = {device: random_state(device) for device in self._devices}
-        if self._random:
-            last = self._random[-1]
-            # A loss that draws nothing costs no memory.
-            if all(torch.equal(last[device], states[device]) for device in states):
-                states = last
-        self._random.append(states)
-
 
 def _problem(
     params: Mapping[str, Tensor] | nn.Module, hyperparameters: Any
 ) -> DictProblem | ModuleProblem:
     if isinstance(params, nn.Module):
-        return ModuleProblem(params, hyperparameters)
+        problem = ModuleProblem(params, hyperparameters)
+        _check_floats(dict(zip(problem.weight_names, problem.values, strict=True)))
+        return problem
     if hyperparameters is None:
         hyperparameters = torch.zeros(())
+    if isinstance(params, Mapping):
+        _check_floats(params)
     return DictProblem(params, hyperparameters)
 
 
-def _one_for_each_step(inner_loss: Loss | Losses, steps: int) -> Losses:
-    if callable(inner_loss):
-        return [inner_loss] * steps
-    if not (hasattr(inner_loss, "__len__") and hasattr(inner_loss, "__getitem__")):
-        raise TypeError(
-            f"expected inner_loss to be a function or a sequence of functions, got "
-            f"{type(inner_loss).__name__}"
-        )
-    if len(inner_loss) != steps:
-        raise InputError(
-            f"expected one inner loss for each of {steps} steps, got {len(inner_loss)}"
-        )
-    return inner_loss
+def _check_floats(params: Mapping[str, Tensor]) -> None:
+    for name, value in params.items():
+        if not (isinstance(value, Tensor) and value.is_floating_point()):
+            kind = getattr(value, "dtype", type(value).__name__)
+            raise TypeError(
+                f"expected params to hold tensors of real numbers, got {kind} for "
+                f"{name!r}"
+            )
 
 
 def _copies(buffers: dict[int, Tensor]) -> dict[int, Tensor]:

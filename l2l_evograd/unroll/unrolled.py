@@ -9,9 +9,9 @@ from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
+from l2l_evograd.unroll.losses import Losses
 from l2l_evograd.unroll.preparation import prepare
 from l2l_evograd.unroll.result import RunGradients, finished
-from l2l_evograd.unroll.training_run import Losses
 
 
 def unrolled_sgd(

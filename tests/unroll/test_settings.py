@@ -11,6 +11,7 @@ from l2l_evograd.unroll import (
     forward_mode,
     greedy,
     reversible_sgd,
+    run_sgd,
     unrolled_sgd,
 )
 from l2l_evograd.unroll.groups import Groups
@@ -238,3 +239,57 @@ def test_a_fused_kernel_is_replaced():
     for mode in (forward_mode, reversible_sgd):
         got = mode(loss, loss, net, **given).schedule["lr"]
         assert torch.allclose(got, truth, rtol=1e-8)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_weights_of_no_dimension(mode):
+    def bowl(params, lam):
+        return (params["x"].sum() - 2).square()
+
+    def last(params, lam):
+        return params["x"].sum() ** 4
+
+    given = {"lr": torch.tensor([0.1, 0.2]), "momentum": 0.5, "steps": 6}
+    found = [
+        mode(bowl, last, {"x": x}, **given).schedule["lr"]
+        for x in (torch.tensor(1.0), torch.ones(1))
+    ]
+    assert torch.allclose(*found, rtol=1e-14)
+
+
+@pytest.mark.parametrize("mode", [*MODES, run_sgd])
+@pytest.mark.parametrize(
+    ("params", "kind", "message"),
+    [
+        ({"a": torch.ones(2, dtype=torch.int64)}, TypeError, "got torch.int64 for 'a'"),
+        ({"a": torch.ones(2) * 1j}, TypeError, "got torch.complex\\d+ for 'a'"),
+        ({"a": 3.0}, TypeError, "got float for 'a'"),
+        (nn.Embedding(3, 2, sparse=True), ValueError, "sparse ones for weight; make"),
+    ],
+)
+def test_weights_of_another_kind_are_refused(mode, params, kind, message):
+    def loss(given, lam=None):
+        if isinstance(given, nn.Module):
+            return given(torch.arange(2)).square().sum()
+        return given["a"].abs().sum()
+
+    with pytest.raises(kind, match=message):
+        mode(loss, loss, params, lr=torch.tensor(0.1), momentum=0.5, steps=2)
+
+
+@pytest.mark.parametrize("mode", [*MODES, run_sgd])
+def test_a_loss_that_changes_the_weights_is_refused(mode):
+    def loss(params, lam):
+        with torch.no_grad():
+            params["a"].clamp_(max=0.5)
+        return params["a"].square().sum()
+
+    with pytest.raises(RuntimeError, match="at step 0 changed the weights a in place"):
+        mode(
+            loss,
+            lambda params, lam: params["a"].sum(),
+            {"a": torch.ones(2)},
+            lr=torch.tensor(0.1),
+            momentum=0.5,
+            steps=2,
+        )
