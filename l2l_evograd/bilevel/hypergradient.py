@@ -133,6 +133,8 @@ def hypergradient(
                 rule, problem.hyperparameters, dropped, keeping, history
             )
             value = problem.inner(loss, recorded, twice)
+            if position == 0 and len(losses) > 1:
+                problem.warn_of_lost_state()
             stepped = inner_step(
                 rule,
                 Situation(

@@ -5,6 +5,7 @@ recorded or not, and return tensors in the structure in which λ was given.
 """
 
 import contextlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ from l2l_evograd.replay.module_copy import copy_structure
 from l2l_evograd.replay.tensor import Recording
 
 Loss = Callable[..., Tensor]
+
+_PLAIN = (bool, int, float, str, Tensor)
 
 
 class ModuleProblem:
@@ -59,6 +62,7 @@ class ModuleProblem:
         self.values = [p.detach().requires_grad_() for p in self._own]
         self._model = model
         self.escaped = False
+        self._handed_on: list[str] | None = None
         # Not the identity of λ: a loop may make λ anew in every step.
         self.identity = id(model), tuple(t.shape for t in self.hyperparameters)
         self._own_buffers = own_buffers
@@ -97,6 +101,20 @@ class ModuleProblem:
         """Return the outer loss at the current weights."""
         return loss(self._view(self.buffers()))
 
+    def warn_of_lost_state(self) -> None:
+        """Warn if the first inner loss set attributes that the next one does not see.
+
+        Each loss gets a copy of the module as it was. Of what a loss changes, the next
+        one gets the buffers only.
+        """
+        if self._handed_on:
+            warnings.warn(
+                f"the inner loss set {', '.join(self._handed_on)}, and the next step "
+                f"begins with the module as it was: if a step reads what an earlier "
+                f"one has set, make it a buffer (register_buffer), which is handed on",
+                stacklevel=3,
+            )
+
     def buffers(self) -> dict[int, Tensor]:
         """Return copies of the current buffers, to start from them again."""
         return {key: b.detach().clone() for key, b in self._buffers.items()}
@@ -116,6 +134,8 @@ class ModuleProblem:
         view = self._view(buffers)
         value = loss(view)
         copies = dict(view.named_modules())
+        if self._handed_on is None:
+            self._handed_on = _handed_on(self._model, copies)
         for name, child in self._model.named_modules():
             now = copies[name]._buffers if name in copies else {}
             for key, buffer in child._buffers.items():
@@ -135,6 +155,28 @@ class ModuleProblem:
         return copy_structure(
             self._model, {**buffers, **{id(p): v for p, v in weights}}
         )
+
+
+def _handed_on(model: nn.Module, copies: Mapping[str, nn.Module]) -> list[str]:
+    """Return the attributes of plain values that copies of submodules have anew."""
+    found = []
+    for name, child in model.named_modules():
+        before = vars(child)
+        for key, value in vars(copies.get(name, child)).items():
+            if not isinstance(value, _PLAIN) or key == "training":
+                continue
+            # The old weight normalisation and others compute a weight in every call.
+            sources = f"{key}_g", f"{key}_orig"
+            computed = any(source in child._parameters for source in sources)
+            old = before.get(key)
+            same = value is old or (
+                not isinstance(value, Tensor)
+                and type(value) is type(old)
+                and value == old
+            )
+            if not (same or computed):
+                found.append(f"{name}.{key}" if name else key)
+    return found
 
 
 class DictProblem:
@@ -178,6 +220,9 @@ class DictProblem:
                 marked = self.hyperparameters if mark else ()
                 stack.enter_context(Recording((), marked))
             return self.outer(loss)
+
+    def warn_of_lost_state(self) -> None:
+        """Do nothing: functions keep their own state."""
 
     def outer(self, loss: Loss) -> Tensor:
         """Return a loss at the current weights."""

@@ -8,6 +8,13 @@ from torch import Tensor
 from l2l_evograd.unroll.preparation import Prepared
 from l2l_evograd.unroll.reversible_state import ReversibleState
 
+_CAUSES = (
+    "Likely causes: random numbers from elsewhere than torch's global generators, data "
+    "or state that changes from call to call, or a kernel that sums in another order "
+    "each time (torch.use_deterministic_algorithms(True) names it). Remove the cause, "
+    "or use unrolled_sgd or forward_mode, which compute no step again"
+)
+
 
 class Unreversed(RuntimeError):
     """A run could not be taken back: an inner loss was not the same the second time."""
@@ -84,10 +91,16 @@ class Backwards:
         """Compare θ and v with those at the start.
 
         Raises:
-            Unreversed: if one bit differs.
+            Unreversed: if one bit differs, or if ∂ℓ/∂λ did at some step.
         """
         unlike = self._state.unlike(self._initial.weights())
         if not unlike:
+            if self._run.unlike:
+                raise Unreversed(
+                    f"the derivative of the inner loss with respect to the "
+                    f"hyperparameters was not the same when it was computed again, "
+                    f"first at step {self._run.unlike[0]} on the way back. {_CAUSES}"
+                )
             return
         first = torch.stack(self._run.values)
         again = torch.stack(self._values[::-1])
@@ -98,11 +111,7 @@ class Backwards:
             f"{len(self._run.names)} weights, such as "
             f"{self._run.names[unlike[0]]!r}, are not what the run began with, because "
             f"an inner loss gave another result when it was computed again{where}. "
-            f"Likely causes: random numbers from elsewhere than torch's global "
-            f"generators, data or state that changes from call to call, or a kernel "
-            f"that sums in another order each time "
-            f"(torch.use_deterministic_algorithms(True) names it). Remove the cause, "
-            f"or use unrolled_sgd or forward_mode, which compute no step again"
+            f"{_CAUSES}"
         )
 
     def _add(

@@ -142,13 +142,26 @@ def forward_mode_of(
                 of_weight, of_state = vmap(
                     functools.partial(_tangent, rule, step, primals)
                 )(z, of_slopes[number], before, units)
-                weights[number], states[number] = rule(*primals, step)
+                weights[number], states[number] = _stepped(rule, primals, step)
                 z.copy_(of_weight)
                 for name, part in before.items():
                     part.copy_(of_state[name])
     with torch.enable_grad():
         last = [weight.detach().requires_grad_() for weight in weights]
         return tangents.result(last)
+
+
+def _stepped(rule: Rule, primals: tuple[Any, ...], step: int) -> tuple[Tensor, State]:
+    weight, gradient, state, values = primals
+    given = [weight, gradient, *state.values(), *values.values()]
+    versions = [tensor._version for tensor in given]
+    found = rule(weight, gradient, state, values, step)
+    if [tensor._version for tensor in given] != versions:
+        raise RuntimeError(
+            "the rule changed one of its arguments in place, so that its derivative "
+            "would be wrong: expected it to return new tensors"
+        )
+    return found
 
 
 def _tangent(

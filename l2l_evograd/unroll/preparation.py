@@ -98,6 +98,13 @@ def prepare(
         for name, given in schedule.items()
     }
     initial = Initial(init, run.given, division)
+    apart = initial.width > 1 or any(w.grouped for w in windows.values())
+    if groups is not None and not apart:
+        raise InputError(
+            f"groups were given, but nothing has a value for each of them: expected "
+            f"{' or '.join(schedule)} of shape (N, {division.count}), or a scale of "
+            f"shape ({division.count},); leave groups out otherwise"
+        )
     prepared = Prepared(run, initial, windows, dampening)
     wanted = run.hyperparameters or prepared.learned or initial.learned
     if differentiated and not wanted:

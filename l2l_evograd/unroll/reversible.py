@@ -14,7 +14,12 @@ from l2l_evograd.unroll.initial import Init
 from l2l_evograd.unroll.losses import Losses
 from l2l_evograd.unroll.preparation import prepare
 from l2l_evograd.unroll.result import RunGradients, finished
-from l2l_evograd.unroll.reversible_state import ReversibleState, numerator
+from l2l_evograd.unroll.reversible_state import (
+    LARGEST_DENOMINATOR,
+    ReversibleState,
+    denominator_for,
+    numerator,
+)
 from l2l_evograd.unroll.schedule import Windows
 
 
@@ -33,7 +38,7 @@ def reversible_sgd(
     clip: float | None = None,
     dampening: bool = False,
     bits: int | None = None,
-    denominator: int = 256,
+    denominator: int | None = None,
     allow_unused: bool = False,
 ) -> RunGradients:
     """Return dL(θ_T)/dλ through a run of SGD with momentum that is taken back.
@@ -51,7 +56,8 @@ def reversible_sgd(
 
     At the end θ and v must be what the run began with, in every bit. The result is
     that of :func:`~l2l_evograd.unroll.unrolled_sgd` at momentum n/d, up to rounding of
-    a relative size near d 2^−bits.
+    v by d 2^−bits. This is an absolute size: velocities much smaller than 1 lose
+    digits, so do not scale a loss down and the learning rate up.
 
     Args:
         inner_loss: as for :func:`~l2l_evograd.unroll.unrolled_sgd`, and the same
@@ -61,7 +67,7 @@ def reversible_sgd(
         params: likewise.
         hyperparameters: likewise.
         lr: likewise.
-        momentum: likewise, but at least 1 / (2 d).
+        momentum: likewise, but above 0.
         weight_decay: likewise.
         steps: likewise.
         init: likewise.
@@ -71,7 +77,8 @@ def reversible_sgd(
         bits: digits after the point. None: 48 if a weight is float64, else 40. All
             weights and velocities, and α v and g + ξ θ, must stay below 2^(62 − bits).
         denominator: d, from 2 to 2^20. A larger one represents β more finely, and
-            rounds more.
+            rounds more. None: 256, or the least power of two for which n/d differs from
+            every β by at most 2 % of β and of 1 − β.
         allow_unused: as for :func:`~l2l_evograd.unroll.unrolled_sgd`.
 
     Returns:
@@ -94,11 +101,6 @@ def reversible_sgd(
     Source: Maclaurin, Duvenaud, Adams, ICML 2015, Algorithms 2 and 3, in PyTorch's
         convention.
     """
-    if denominator > 2**20:
-        raise InputError(
-            f"expected denominator to be at most 2^20, got {denominator!r}"
-        )
-    check_count(denominator, "denominator", least=2)
     given = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
     prepared = prepare(
         inner_loss,
@@ -115,16 +117,14 @@ def reversible_sgd(
         remember=True,
     )
     run, schedule = prepared.run, prepared.schedule
-    _check_momentum(schedule["momentum"], denominator)
+    d = _denominator(schedule["momentum"], denominator)
     if bits is None:
         wide = any(weight.dtype == torch.float64 for weight in run.given)
         bits = 48 if wide else 40
     check_count(bits, "bits")
     if bits > 60:
         raise InputError(f"expected bits to be at most 60, got {bits}")
-    state = ReversibleState(
-        prepared.initial.weights(), bits, denominator, prepared.dampening
-    )
+    state = ReversibleState(prepared.initial.weights(), bits, d, prepared.dampening)
     for step in range(steps):
         with torch.enable_grad():
             weights = state.weights()
@@ -154,7 +154,13 @@ def reversible_sgd(
     )
 
 
-def _check_momentum(windows: Windows, d: int) -> None:
+def _denominator(windows: Windows, given: int | None) -> int:
+    if given is None:
+        d = denominator_for(windows.values())
+    else:
+        d = check_count(given, "denominator", least=2)
+        if d > LARGEST_DENOMINATOR:
+            raise InputError(f"expected denominator to be at most 2^20, got {d}")
     for value in windows.values():
         if numerator(value, d) < 1:
             raise InputError(
@@ -162,3 +168,9 @@ def _check_momentum(windows: Windows, d: int) -> None:
                 f"momentum to be at least 1/{2 * d}, got {value:g}; use unrolled_sgd, "
                 f"or forward_mode for few hyperparameters"
             )
+        if value < 1 and numerator(value, d) == d:
+            raise InputError(
+                f"a momentum of {value:g} is nearest to {d}/{d} = 1, which is another "
+                f"run; pass a larger denominator, up to 2^20, or leave it out"
+            )
+    return d

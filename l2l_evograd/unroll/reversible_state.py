@@ -14,6 +14,8 @@ from l2l_evograd.unroll.fixed_point import (
     to_float,
 )
 
+LARGEST_DENOMINATOR = 2**20
+
 
 class ReversibleState:
     """θ and v as whole numbers of units of 2^−bits.
@@ -144,6 +146,23 @@ class ReversibleState:
 def numerator(momentum: float, d: int) -> int:
     """Return the whole number n for which n/d is nearest to a momentum."""
     return round(momentum * d)
+
+
+def is_close(momentum: float, d: int) -> bool:
+    """Return whether n/d is near to β, by 2 % of β and of 1 − β.
+
+    Near 1 it is 1 − β that says how long a run remembers.
+    """
+    distance = abs(numerator(momentum, d) / d - momentum)
+    return distance <= 0.02 * min(momentum, 1 - momentum)
+
+
+def denominator_for(momenta: Sequence[float]) -> int:
+    """Return the least power of two, from 2^8 to 2^20, near to all momenta."""
+    d = 2**8
+    while d < LARGEST_DENOMINATOR and not all(is_close(beta, d) for beta in momenta):
+        d *= 2
+    return d
 
 
 def _largest(values: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def run_sgd(
         with torch.enable_grad():
             leaves = [weight.detach().requires_grad_() for weight in weights]
             value = run.loss(step, leaves)
-            slopes = run.clipped(run.slopes_of(step, value, leaves, graph=False))
+            slopes = run.clipped(run.gradients_of(step, value, leaves, graph=False)[0])
         del value, leaves
         shares = prepared.shares(beta)
         with torch.no_grad():

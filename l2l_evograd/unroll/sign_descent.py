@@ -55,17 +55,17 @@ class SignDescent(Optimizer):
     ) -> None:
         defaults = {"lr": lr, "decay": decay, "lower": lower, "upper": upper}
         super().__init__(params, defaults)
-        for group in self.param_groups:
-            check_not_negative(group["lr"], "lr")
-            if check_positive(group["decay"], "decay") > 1:
-                raise InputError(
-                    f"expected decay to be at most 1, got {group['decay']!r}"
-                )
-            if not group["lower"] <= group["upper"]:
-                raise InputError(
-                    f"expected lower to be at most upper, got {group['lower']!r} and "
-                    f"{group['upper']!r}"
-                )
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add tensors, with settings of their own if given."""
+        _check({**self.defaults, **param_group})
+        super().add_param_group(param_group)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a state that was saved."""
+        for group in state_dict["param_groups"]:
+            _check(group)
+        super().load_state_dict(state_dict)
 
     @torch.no_grad()
     def step(  # type: ignore[override]  # torch has two overloads of it
@@ -76,18 +76,24 @@ class SignDescent(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 value = closure()
-        for group in self.param_groups:
-            for tensor in group["params"]:
-                if tensor.grad is not None:
-                    self._move(tensor, tensor.grad, group)
+        moved = [
+            (tensor, tensor.grad, group)
+            for group in self.param_groups
+            for tensor in group["params"]
+            if tensor.grad is not None
+        ]
+        for tensor, grad, _ in moved:  # all of them before one moves
+            if not bool(torch.isfinite(grad).all() and torch.isfinite(tensor).all()):
+                raise InputError(
+                    "expected finite values and hypergradients, got some that are not: "
+                    "the training run diverged; start from smaller learning rates or "
+                    "lower upper"
+                )
+        for tensor, grad, group in moved:
+            self._move(tensor, grad, group)
         return value
 
     def _move(self, tensor: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        if not bool(torch.isfinite(grad).all()):
-            raise InputError(
-                "expected finite hypergradients, got some that are not: the training "
-                "run diverged; start from smaller learning rates or lower upper"
-            )
         state = self.state[tensor]
         if not state:
             state["sign"] = torch.zeros_like(tensor)
@@ -98,3 +104,14 @@ class SignDescent(Optimizer):
         state["sign"] = sign
         tensor.sub_(sign * state["factor"] * group["lr"])
         tensor.clamp_(group["lower"], group["upper"])
+
+
+def _check(group: dict[str, Any]) -> None:
+    check_not_negative(group["lr"], "lr")
+    if check_positive(group["decay"], "decay") > 1:
+        raise InputError(f"expected decay to be at most 1, got {group['decay']!r}")
+    if not group["lower"] <= group["upper"]:
+        raise InputError(
+            f"expected lower to be at most upper, got {group['lower']!r} and "
+            f"{group['upper']!r}"
+        )

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from l2l_evograd.checks import check_count
 from l2l_evograd.unroll.columns import Columns
 from l2l_evograd.unroll.initial import Initial
 from l2l_evograd.unroll.products import Products
 from l2l_evograd.unroll.result import RunGradients, finished
-from l2l_evograd.unroll.schedule import Windows
+from l2l_evograd.unroll.schedule import Windows, widest
 from l2l_evograd.unroll.training_run import TrainingRun
 
 
@@ -39,6 +40,8 @@ class Tangents:
         self._initial = initial
         self._schedule = schedule
         self._columns = columns
+        if chunk_size is not None:
+            check_count(chunk_size, "chunk_size")
         self._chunk_size = chunk_size
         start = initial.weights()
         self.z = self.zeros(start)
@@ -65,12 +68,7 @@ class Tangents:
         """
         run = self._run
         value = run.loss(step, weights)
-        slopes = run.slopes_of(step, value, weights)
-        direct: Sequence[Tensor | None] = []
-        if run.hyperparameters:
-            direct = torch.autograd.grad(
-                value, run.hyperparameters, create_graph=True, allow_unused=True
-            )
+        slopes, direct = run.gradients_of(step, value, weights)
         parts = Products(
             slopes, weights, direct, run.hyperparameters, self._chunk_size
         )(self.z, self._columns.moving(step), self._columns.inside)
@@ -106,12 +104,13 @@ class Tangents:
         outer = run.outer(weights)
         cotangents, direct = run.outer_slopes(outer, weights)
         with torch.no_grad():
+            # The weights can differ in their precision.
             found = torch.zeros(
-                columns.count, device=run.device, dtype=weights[0].dtype
+                columns.count, device=run.device, dtype=widest(run.device)
             )
             for tangent, cotangent in zip(self.z, cotangents, strict=True):
-                part = tangent.reshape(columns.count, -1) @ cotangent.flatten()
-                found += part.to(found)
+                rows = tangent.reshape(columns.count, -1)
+                found += (rows @ cotangent.flatten().to(rows)).to(found)
             inside = [
                 own + found[columns.of_tensor(row)].reshape(own.shape).to(own)
                 for row, own in enumerate(direct)

@@ -24,11 +24,17 @@ from l2l_evograd.checks import (
     check_loss,
     check_positive,
 )
-from l2l_evograd.hyperparameters import Hyperparameters, check_reached
+from l2l_evograd.hyperparameters import (
+    Hyperparameters,
+    check_no_hooks,
+    check_reached,
+)
 from l2l_evograd.replay.autograd_graph import differentiable_again
 from l2l_evograd.replay.call_state import TwiceDifferentiable, preserved_random_state
+from l2l_evograd.unroll.inner_gradient import inner_gradient
 from l2l_evograd.unroll.losses import Losses, one_for_each_step
 from l2l_evograd.unroll.repeats import Repeats
+from l2l_evograd.unroll.symmetry import looked_at, warn_if_not_symmetric
 
 
 class TrainingRun:
@@ -76,9 +82,11 @@ class TrainingRun:
         hidden = self._plain and self._dict  # a stand-in that no loss sees
         self.hyperparameters = [] if hidden else self._problem.hyperparameters
         self.names = self._problem.weight_names
+        check_no_hooks(self.hyperparameters)
         self.given = [value.detach() for value in self._problem.values]
         self.values: list[Tensor] = []
         self._allow_unused = allow_unused
+        self._silent = False
         self._reached = [False] * len(self.hyperparameters)
         self._recurrent = isinstance(params, nn.Module) and any(
             isinstance(child, nn.RNNBase) for child in params.modules()
@@ -104,6 +112,8 @@ class TrainingRun:
             self._repeats.begin()
         before, self._buffers = self._buffers, _copies(self._buffers)
         value = self._call(step, weights, self._buffers)
+        if step == 0 and self.steps > 1:
+            self._problem.warn_of_lost_state()
         value = check_loss(value, f"the inner loss at step {step}")
         self.values.append(value.detach().reshape(()))
         if self._repeats is not None:
@@ -127,60 +137,62 @@ class TrainingRun:
         return change * (slope.abs() <= self._clip)
 
     def slopes_of(
+        self, step: int, value: Tensor, weights: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """Return ∇_θ of a value of ℓ on a graph; see :meth:`gradients_of`."""
+        return self.gradients_of(step, value, weights)[0]
+
+    def gradients_of(
         self,
         step: int,
         value: Tensor,
         weights: Sequence[Tensor],
         graph: bool = True,
-    ) -> list[Tensor]:
-        """Return ∇_θ of a value of ℓ, zeros for weights without use.
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """Return ∇_θ and ∂/∂λ of a value of ℓ; see :func:`.inner_gradient`.
 
         Args:
             step: the step.
             value: the value of ℓ.
             weights: θ.
-            graph: return the gradient on a graph.
+            graph: return the gradients on a graph.
 
         Raises:
-            ValueError: if ℓ does not use some of the weights.
+            InputError: if ℓ does not use some of the weights.
             RuntimeError: if ℓ cannot be differentiated twice.
         """
-        if graph and not all(self._reached):
-            self._look_for_hyperparameters(value)
-        found = torch.autograd.grad(
-            value, weights, create_graph=graph, allow_unused=True
+        lam = self.hyperparameters if graph else []
+        slopes, direct = inner_gradient(
+            step, value, self.names, weights, lam, graph, self._allow_unused
         )
-        unused = [n for n, g in zip(self.names, found, strict=True) if g is None]
-        if unused and not self._allow_unused:
-            raise InputError(
-                f"the inner loss at step {step} does not use the weights "
-                f"{', '.join(unused)}; take them out of params, or pass "
-                f"allow_unused=True to give them a gradient of 0"
-            )
-        sparse = [
-            n
-            for n, grad in zip(self.names, found, strict=True)
-            if grad is not None and grad.layout != torch.strided
-        ]
-        if sparse:
-            raise InputError(
-                f"expected dense gradients, got sparse ones for {', '.join(sparse)}; "
-                f"make the layer with sparse=False"
-            )
-        slopes = [
-            torch.zeros_like(weight) if grad is None else grad
-            for grad, weight in zip(found, weights, strict=True)
-        ]
-        if graph and step == 0 and not differentiable_again(slopes):
+        if not graph:
+            return slopes, direct
+        hits = zip(self._reached, direct, strict=True)
+        self._reached = [hit or grad is not None for hit, grad in hits]
+        if self._repeats is not None:
+            self._repeats.compare(step, direct)
+        if step == 0 and not differentiable_again(slopes):
             raise RuntimeError(
                 "the inner loss goes through a function that cannot be differentiated "
                 "twice, such as a fused kernel; use another implementation of it"
             )
-        return slopes
+        if not self._silent and looked_at(step, self.steps):
+            self._silent = warn_if_not_symmetric(
+                step, slopes, weights, direct, self.hyperparameters
+            )
+        return slopes, direct
+
+    @property
+    def unlike(self) -> list[int]:
+        """The steps at which ∂ℓ/∂λ was not the same the second time."""
+        return [] if self._repeats is None else self._repeats.unlike
 
     @contextlib.contextmanager
     def backwards(self) -> Iterator[None]:
         """Restore the random state after the body, which calls :meth:`again`."""
+        self._silent = True  # the steps were looked at on the way there
+        if self._repeats is not None:
+            self._repeats.turn()
         with preserved_random_state(self._devices):
             yield
 
@@ -265,19 +277,18 @@ class TrainingRun:
             return lambda params, _: loss(params, None)
         return loss
 
-    def _look_for_hyperparameters(self, value: Tensor) -> None:
-        found = torch.autograd.grad(
-            value, self.hyperparameters, retain_graph=True, allow_unused=True
-        )
-        pairs = zip(self._reached, found, strict=True)
-        self._reached = [hit or grad is not None for hit, grad in pairs]
-
 
 def _problem(
     params: Mapping[str, Tensor] | nn.Module, hyperparameters: Any
 ) -> DictProblem | ModuleProblem:
     if isinstance(params, nn.Module):
         problem = ModuleProblem(params, hyperparameters)
+        hooked = [n for n, p in params.named_parameters() if p._backward_hooks]
+        if hooked:
+            raise InputError(
+                f"the parameters {', '.join(hooked)} have gradient hooks, which a run "
+                f"does not call: expected none; use clip=, or change the inner loss"
+            )
         _check_floats(dict(zip(problem.weight_names, problem.values, strict=True)))
         return problem
     if hyperparameters is None:

@@ -118,7 +118,9 @@ def unrolled_sgd(
                 b * v + p for b, v, p in zip(beta, velocity, pushes, strict=True)
             ]
             weights = [
-                w - a * v for a, w, v in zip(alpha, weights, velocity, strict=True)
+                # A float64 rate would widen float32 weights of no dimension.
+                (w - a * v).to(w.dtype)
+                for a, w, v in zip(alpha, weights, velocity, strict=True)
             ]
         outer = run.outer(weights)
         wanted = [leaves[name] for name in learned]

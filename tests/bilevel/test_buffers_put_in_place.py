@@ -92,3 +92,57 @@ def test_a_training_loop_moves_the_buffer(estimator):
     assert found[0][0].abs().sum() > 0
     for written, replaced in zip(*found, strict=True):
         assert torch.equal(written, replaced)
+
+
+class Remembering(nn.Module):
+    """Adds what it computed in its last call, from an attribute that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 2)
+        self.calls = 0
+        self.last = None
+
+    def forward(self, x):
+        found = self.inner(x)
+        if self.last is not None:
+            found = found + self.last
+        self.last = found.detach().mean(0)
+        self.calls += 1
+        return found
+
+
+def test_state_outside_of_buffers_is_warned_of():
+    net, lam = Remembering(), nn.Parameter(torch.zeros(12))
+
+    def inner(view):
+        return (F.cross_entropy(view(X), Y, reduction="none") * lam.exp()).mean()
+
+    words = "the inner loss set (last, calls|calls, last), and the next step begins"
+    with pytest.warns(UserWarning, match=words):
+        hypergradient(inner, outer, net, [lam], lr=0.1, steps=2)
+    for mode in (unrolled_sgd, forward_mode, reversible_sgd, greedy):
+        with pytest.warns(UserWarning, match=words):
+            mode(inner, outer, net, [lam], lr=0.1, momentum=0.5, steps=2)
+    # With one step nothing is handed on.
+    hypergradient(inner, outer, net, [lam], lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_what_every_call_computes_anew_is_not_warned_of():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.utils.weight_norm(nn.Linear(4, 4)),
+        nn.utils.spectral_norm(nn.Linear(4, 4)),
+        nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+        nn.BatchNorm1d(4),
+        nn.Dropout(),
+        nn.Linear(4, 2),
+    )
+    lam = nn.Parameter(torch.zeros(12))
+
+    def inner(view):
+        view.train()
+        return (F.cross_entropy(view(X), Y, reduction="none") * lam.exp()).mean()
+
+    hypergradient(inner, outer, net, [lam], lr=0.1, steps=2, estimator=Guided())

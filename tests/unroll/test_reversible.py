@@ -72,7 +72,7 @@ def test_momentum_can_differ_from_step_to_step_and_group_to_group():
             {"momentum": 0.0},
             "cannot be taken back.*got 0; use unrolled_sgd, or forward",
         ),
-        ({"momentum": torch.tensor([0.9, 0.001])}, "at least 1/512, got 0.001"),
+        ({"momentum": torch.tensor([0.9, 1e-9])}, "at least 1/2097152, got 1e-09"),
         ({"bits": 0}, "bits to be a whole number"),
         ({"bits": 61}, "bits to be at most 60"),
         ({"denominator": 1}, "denominator to be a whole number of at least 2"),
