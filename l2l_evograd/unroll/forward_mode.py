@@ -76,7 +76,8 @@ def forward_mode(
     Cost:
         For each step one gradient with graph, and one Hessian-vector product, about one
         gradient, for each h whose window has begun: less than T (N + 1) / 2 products
-        for a quantity of N windows, T for one of λ. Memory: 2 numbers for each weight
+        for a quantity of N windows, T for one of λ. And the looks of
+        :func:`~l2l_evograd.unroll.unrolled_sgd`. Memory: 2 numbers for each weight
         and each h, one step with graph, and ``chunk_size`` backward passes; the same
         for any T.
 

@@ -96,10 +96,13 @@ def greedy(
     velocity = [torch.zeros_like(weight) for weight in weights]
     for step in range(steps):
         alpha, beta, xi = (windows.at(step) for windows in schedule.values())
+        twice = bool(run.hyperparameters) or (initial.learned and step == 0)
         shares = prepared.shares(beta)
         with torch.enable_grad():
             before = [weight.requires_grad_() for weight in weights]
-            slopes = run.slopes(step, before)
+            value = run.loss(step, before)
+            slopes, _ = run.gradients_of(step, value, before, graph=twice)
+            slopes = run.clipped(slopes)
         with torch.no_grad():
             old = velocity
             pushes = [
@@ -122,7 +125,7 @@ def greedy(
             pairs = [(g, p) for g, p in zip(slopes, pushed, strict=True)]
             pairs = [(g, p) for g, p in pairs if g.requires_grad]
             second = [torch.zeros_like(tensor) for tensor in wanted]
-            if pairs and (run.hyperparameters or (initial.learned and step == 0)):
+            if pairs and twice:
                 found = torch.autograd.grad(
                     [g for g, _ in pairs],
                     wanted,

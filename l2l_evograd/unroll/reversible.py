@@ -94,9 +94,10 @@ def reversible_sgd(
 
     Cost:
         For each step two gradients with graph and one Hessian-vector product, whatever
-        the number of hyperparameters. Memory: about 24 bytes and 4 tensors for each
-        weight; for each weight 4 bytes every 32 / log2(d/n) steps; one step with graph;
-        the buffers that a step changed, and, if it drew random numbers, 5 kB.
+        the number of hyperparameters, and the looks of
+        :func:`~l2l_evograd.unroll.unrolled_sgd`. Memory: about 24 bytes and 4 tensors
+        for each weight, and for each 4 bytes every 32 / log2(d/n) steps; one step with
+        graph; the buffers that a step changed, and, if it drew random numbers, 5 kB.
 
     Source: Maclaurin, Duvenaud, Adams, ICML 2015, Algorithms 2 and 3, in PyTorch's
         convention.

@@ -80,9 +80,16 @@ def unrolled_sgd(
             range, or if there is nothing to differentiate.
         RuntimeError: if the inner loss cannot be differentiated twice.
 
+    Warns:
+        UserWarning: if the second derivatives of an inner loss are not symmetric, so
+            that a hypergradient may be wrong; if a loss sets an attribute of the module
+            that the next step does not see.
+
     Cost:
         For each step one forward and one backward pass with graph, and one backward
-        pass through both at the end. Memory: all T steps at once.
+        pass through both at the end. At about 8 steps of the run two or three backward
+        passes more, which look whether second derivatives are symmetric. Memory: all T
+        steps at once.
 
     Source: Maclaurin, Duvenaud, Adams, ICML 2015, Algorithm 1, in PyTorch's convention.
     """
