@@ -18,6 +18,10 @@ class InputError(ValueError):
     """
 
 
+class NotFiniteError(InputError):
+    """A loss is NaN or infinite, as after a training that diverged."""
+
+
 def check_positive(value: object, name: str) -> float:
     """Return ``value`` as a float if it is a positive, finite number.
 
@@ -87,7 +91,8 @@ def check_loss(loss: object, name: str = "the inner loss") -> Tensor:
 
     Raises:
         TypeError: if it is not a tensor.
-        InputError: if it is not a scalar, or if it or an earlier loss is not finite.
+        InputError: if it is not a scalar.
+        NotFiniteError: if it or an earlier loss is not finite.
     """
     if not isinstance(loss, Tensor):
         raise TypeError(
@@ -110,7 +115,7 @@ def check_loss(loss: object, name: str = "the inner loss") -> Tensor:
 
 def _check_finite(value: complex, name: str) -> None:
     if not cmath.isfinite(value):
-        raise InputError(
+        raise NotFiniteError(
             f"expected {name} to be finite, got {value}; lower the learning rate or "
             f"check the data"
         )
@@ -150,7 +155,7 @@ class Arriving:
         """Check the values that have arrived.
 
         Raises:
-            InputError: if one is not finite. The others are then forgotten.
+            NotFiniteError: if one is not finite. The others are then forgotten.
         """
         while self._values:
             copy, event, name = self._values[0]

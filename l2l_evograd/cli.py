@@ -48,6 +48,14 @@ COMMANDS = {
         f"{_IN}.rotation.command:command",
         "Learn a rotation angle: train on upright digits, validate on rotated digits.",
     ),
+    "schedules": (
+        f"{_IN}.schedules.command:command",
+        "Learn the learning rates of a training run, by several methods.",
+    ),
+    "search": (
+        f"{_IN}.search.command:command",
+        "Search the settings of another command by DEHB, random search or TPE.",
+    ),
 }
 
 

@@ -57,12 +57,14 @@ class DigitSplits(NamedTuple):
     source: str
 
 
-def built_in_digits() -> DigitSplits:
-    """Draw 5,000 digits in the eight fonts that matplotlib ships.
+def drawn_digits() -> tuple[Tensor, Tensor]:
+    """Draw 5,000 upright digits in the eight fonts that matplotlib ships.
 
-    3,000 are for training, 1,000 for validation and 1,000 for the test. Every call
-    returns the same digits. Each digit has its own size and position and is turned by
-    up to 14 degrees to either side.
+    Every call returns the same digits, sorted by class. Each digit has its own size and
+    position and is turned by up to 14 degrees to either side.
+
+    Returns:
+        Bytes of shape (N, 28, 28), light on dark, and labels of shape (N,).
     """
     random = np.random.default_rng(0)
     drawn = [
@@ -72,7 +74,12 @@ def built_in_digits() -> DigitSplits:
     ]
     images = torch.from_numpy(np.round(255 * np.stack(drawn)).astype(np.uint8))
     labels = torch.arange(10).repeat_interleave(_BUILT_IN_PER_CLASS)
-    return _shuffled_splits(images, labels, "built-in digits")
+    return images, labels
+
+
+def built_in_digits() -> DigitSplits:
+    """Return :func:`drawn_digits`: 3,000 to train, 1,000 to validate, 1,000 to test."""
+    return _shuffled_splits(*drawn_digits(), "built-in digits")
 
 
 def read_digits(folder: Path) -> DigitSplits:
@@ -95,10 +102,10 @@ def read_digits(folder: Path) -> DigitSplits:
         raise InputError(f"expected a folder with MNIST's files, got {folder}")
     raw = folder / "MNIST" / "raw"
     place = raw if raw.is_dir() else folder
-    images, labels = _pair(place, "t10k")
-    if _find(place, "train-images-idx3-ubyte") is None:
+    images, labels = read_pair(place, "t10k")
+    if find_idx(place, "train-images-idx3-ubyte") is None:
         return _shuffled_splits(images, labels, f"the test digits in {folder}")
-    train_images, train_labels = _pair(place, "train")
+    train_images, train_labels = read_pair(place, "train")
     count = len(train_labels)
     _check_enough(min(count, len(labels)), place)
     first, last = count * 4 // 6, count * 5 // 6
@@ -136,7 +143,19 @@ def _digits(images: Tensor, labels: Tensor, angle: float = 0.0) -> Digits:
     return Digits(images[:, None].float() / 255, labels.long())
 
 
-def _pair(folder: Path, name: str) -> tuple[Tensor, Tensor]:
+def read_pair(folder: Path, name: str) -> tuple[Tensor, Tensor]:
+    """Return the images and labels of two of MNIST's files, upright.
+
+    Args:
+        folder: the folder with the files.
+        name: ``"train"`` or ``"t10k"``.
+
+    Returns:
+        Bytes of shape (N, 28, 28) and labels of shape (N,).
+
+    Raises:
+        InputError: for files that are missing, damaged or do not belong together.
+    """
     images = _read(folder, f"{name}-images-idx3-ubyte", _IMAGES)
     labels = _read(folder, f"{name}-labels-idx1-ubyte", _LABELS)
     if images.shape[1:] != (SIDE, SIDE):
@@ -157,14 +176,15 @@ def _pair(folder: Path, name: str) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def find_idx(folder: Path, name: str) -> Path | None:
+    """Return the path of one of MNIST's files, packed or not; None if it is missing."""
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
 def _read(folder: Path, name: str, magic: int) -> Tensor:
     """Return the data of an IDX file: a magic number, sizes and bytes, big-endian."""
-    path = _find(folder, name)
+    path = find_idx(folder, name)
     if path is None:
         raise InputError(
             f"expected MNIST's file {name} or {name}.gz in {folder}, found neither"

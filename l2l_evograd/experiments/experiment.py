@@ -67,6 +67,14 @@ class Experiment(abc.ABC, Generic[Settings]):
         """Write the experiment's own files, if it has any, to the folder of the run."""
         return
 
+    def prepare_validation(self) -> None:
+        """Let :meth:`one` compute the validation loss, where it usually does not.
+
+        Raises:
+            InputError: if there are too few data for it.
+        """
+        return
+
     @abc.abstractmethod
     def announce(self) -> None:
         """Print what the run is going to do."""
@@ -81,7 +89,11 @@ class Experiment(abc.ABC, Generic[Settings]):
 
     @abc.abstractmethod
     def one(self, seed: int, method: str, start: Any) -> Mapping[str, Any]:
-        """Train and test one method, and return its results."""
+        """Train and test one method, and return its results.
+
+        For ``l2l-evograd search``, they have an entry ``validation_loss``, which does
+        not depend on the test data; None if it is not finite.
+        """
 
     @abc.abstractmethod
     def draw(self, results: RunResults) -> None:

@@ -18,8 +18,10 @@ from l2l_evograd.checks import InputError
 
 SETTINGS = "settings.json"
 RESULTS = "results.json"
+BEST = "best.json"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
+SEARCHES = "searches"
 
 ACCURACY = "accuracy.png"
 ADAPTATION = "adaptation.png"
@@ -28,6 +30,8 @@ EPISODES = "episodes.png"
 ESTIMATES = "estimates.png"
 FEATURES = "features.png"
 SAMPLES = "samples.png"
+SCHEDULES = "schedules.png"
+SEARCH = "search.png"
 STRENGTHS = "strengths.png"
 TRAINING = "training.png"
 TRAJECTORIES = "trajectories.png"
@@ -37,7 +41,7 @@ WEIGHTS = "weights.png"
 # removes all of them.
 PICTURES = (
     *(ACCURACY, ADAPTATION, ANGLES, EPISODES, ESTIMATES, FEATURES),
-    *(SAMPLES, STRENGTHS, TRAINING, TRAJECTORIES, WEIGHTS),
+    *(SAMPLES, SCHEDULES, SEARCH, STRENGTHS, TRAINING, TRAJECTORIES, WEIGHTS),
 )
 
 

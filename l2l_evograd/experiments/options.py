@@ -2,14 +2,26 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
 from l2l_evograd.experiments.settings import RunSettings
+from l2l_evograd.experiments.settings_file import override, read_settings
 
 # Parameters of a command that are not options.
 NotAnOption = Parameter(parse=False)
+
+# The option of every command that reads settings from a file.
+_FILE = "settings"
+_SETTINGS_FILE = Annotated[
+    Path | None,
+    Parameter(
+        help="JSON file with settings, such as settings.json of a run or best.json of "
+        "a search. Other options override it."
+    ),
+]
 
 
 def as_command(
@@ -19,13 +31,21 @@ def as_command(
 
     Args:
         function: its first parameter is a mapping from names to the settings that the
-            user gave. Each further parameter becomes an option, with its help text
-            from the docstring.
+            user gave, as options or in the file of the option ``--settings``. Each
+            further parameter becomes an option, with its help text from the docstring.
+            A function with a parameter ``settings`` reads that file itself.
         settings: the class from which the options are made.
     """
+    first, *others = inspect.signature(function).parameters.values()
+    reads = _FILE not in [parameter.name for parameter in others]
 
-    def command(given: Any = None, **others: Any) -> Any:
-        return function({} if given is None else given.given, **others)
+    def command(*arguments: Any, **options: Any) -> Any:
+        given = options.pop(first.name, None)
+        own = {} if given is None else given.given
+        file = options.pop(_FILE, None) if reads else None
+        if file is not None:
+            own = override(settings, read_settings(settings, file), own)
+        return function(own, *arguments, **options)
 
     # Cyclopts passes only the options that the user gave to the constructor, so the
     # constructor can record them. A resumed run must agree with these options, but not
@@ -37,12 +57,18 @@ def as_command(
     }
     members = {"__init__": _keep_given, "__annotations__": numbers}
     kept = type(settings.__name__, (settings,), members)
-    first, *others = inspect.signature(function).parameters.values()
+    if reads:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        others.append(inspect.Parameter(_FILE, kind, default=None))
     hints = {
+        _FILE: _SETTINGS_FILE,
         **get_type_hints(function, include_extras=True),
         first.name: Annotated[kept, Parameter(name="*")],
     }
-    signature = inspect.Signature([first.replace(default=None), *others])
+    # The settings are options. They come last, so that a command may have arguments
+    # without a name.
+    last = first.replace(default=None, kind=inspect.Parameter.KEYWORD_ONLY)
+    signature = inspect.Signature([*others, last])
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = hints
     command.__doc__ = function.__doc__

@@ -68,6 +68,11 @@ class RunResults:
         raise NotImplementedError(f"{type(self).__name__} lacks the method summary")
 
 
+def finite_or_none(value: float) -> float | None:
+    """Return a number as JSON can store it: None if it is NaN or infinite."""
+    return value if math.isfinite(value) else None
+
+
 def deviation(values: Sequence[float]) -> float:
     """Return the standard deviation of a sample; 0 for fewer than two values."""
     return statistics.stdev(values) if len(values) > 1 else 0.0

@@ -43,7 +43,7 @@ def setting(
     if_none: str = "",
     identifies: bool = True,
     may_change: bool = False,
-    **marks: bool,
+    **marks: Any,
 ) -> Any:
     """Return a dataclass field for one setting.
 
@@ -57,7 +57,12 @@ def setting(
         identifies: whether results depend on the setting. A report compares only runs
             that agree in all such settings.
         may_change: whether a run may be resumed with another value.
-        **marks: further marks that one experiment gives to its settings.
+        **marks: further marks. The command ``search`` reads four of them, see
+            :meth:`RunSettings.search_space`: ``search``, the values that it tries if
+            the user names none; ``used_by``, the methods that use the setting, all if
+            there is no such mark; ``fidelity``, on the setting that says how long a
+            training takes, its usual value in a search; ``test_size``, on the settings
+            that say how much is computed for the test.
     """
     choices = tuple(choices)
     if choices:
@@ -103,12 +108,15 @@ class RunSettings:
 
     Attributes:
         command: name of the experiment's command.
+        exclusive: pairs of settings of which at most one may be given.
 
     Raises:
-        InputError: for a value of another type or out of range.
+        InputError: for a value of another type or out of range, or for both settings of
+            a pair.
     """
 
     command: ClassVar[str]
+    exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     methods: Names = setting((), "Methods to compare, separated by commas.")
     seed: int = setting(0, "First seed.", identifies=False)
@@ -119,15 +127,19 @@ class RunSettings:
         hints = get_type_hints(type(self))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            kinds = get_args(hints[field.name])
-            optional = NoneType in kinds
+            kind, optional = kind_of(hints[field.name])
             if value is None and optional:
                 continue
-            kind = kinds[0] if optional else hints[field.name]
-            if get_origin(kind) is tuple:
+            if kind is tuple:
                 object.__setattr__(self, field.name, _checked_names(field, value))
             else:
                 _check(field, kind, value)
+        for one, other in self.exclusive:
+            values = getattr(self, one), getattr(self, other)
+            if None not in values:
+                raise InputError(
+                    f"expected {one} or {other}, got both: {values[0]} and {values[1]}"
+                )
 
     @property
     def all_seeds(self) -> range:
@@ -174,6 +186,20 @@ class RunSettings:
         return dataclasses.replace(
             self, **{name: value for name, value in given.items() if name in names}
         )
+
+    def search_space(self) -> dict[str, Any]:
+        """Return the settings that a search tries, if the user names none.
+
+        Each is mapped to (low, high), (low, high, "log") or a list of values. Those
+        that none of the methods uses are left out.
+        """
+        methods = set(self.methods or ())
+        return {
+            field.name: field.metadata["search"]
+            for field in dataclasses.fields(self)
+            if field.metadata.get("search")
+            and methods & set(field.metadata.get("used_by", methods))
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as JSON stores them."""
@@ -228,6 +254,14 @@ class TrainingSettings(RunSettings):
         check_devices(self.devices, self.device)
 
 
+def kind_of(hint: Any) -> tuple[type, bool]:
+    """Return the type of a setting with this type hint, and whether it may be None."""
+    kinds = get_args(hint)
+    optional = NoneType in kinds
+    kind = kinds[0] if optional else hint
+    return get_origin(kind) or kind, optional
+
+
 def _check(field: "dataclasses.Field[Any]", kind: type, value: Any) -> None:
     name, marks = field.name, field.metadata
     if kind is int:
@@ -235,7 +269,8 @@ def _check(field: "dataclasses.Field[Any]", kind: type, value: Any) -> None:
     elif kind is float:
         (check_positive if marks["positive"] else check_not_negative)(value, name)
     elif not isinstance(value, kind):
-        expected = "text" if kind is str else "True or False"
+        names: dict[type, str] = {str: "text", dict: "a mapping"}
+        expected = names.get(kind, "True or False")
         raise InputError(f"expected {name} to be {expected}, got {value!r}")
     elif marks["choices"]:
         check_choice(value, marks["choices"], name)

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -78,3 +79,31 @@ def test_help_and_default_are_those_of_the_setting(app, capsys):
 def test_the_last_of_several_values_counts(app):
     line = ["--ways", "3", "--methods", "a", "--ways", "4", "--methods", "b,c"]
     assert app(["some", *line])[0] == {"ways": 4, "methods": ("b", "c")}
+
+
+def test_settings_in_a_file_give_way_to_options(app, tmp_path):
+    path = tmp_path / "best.json"
+    path.write_text(
+        json.dumps({"ways": 3, "rate": 0.5, "methods": ["b"], "size": None})
+    )
+    given, out = app(["some", "--settings", str(path), "--ways", "4"])
+    assert given == {"ways": 4, "rate": 0.5, "methods": ("b",)} and out == "here"
+
+
+def test_a_function_may_read_the_file_itself_and_have_an_argument():
+    def other(
+        given: Mapping[str, Any], place: str, *, settings: str | None = None
+    ) -> tuple[dict[str, Any], str, str | None]:
+        """Do something.
+
+        Args:
+            given: the settings that the user gave.
+            place: Where to.
+            settings: A file.
+        """
+        return dict(given), place, settings
+
+    made = App(result_action="return_value")
+    made.command(as_command(other, Settings), name="other")
+    line = ["other", "there", "--settings", "x", "--ways", "4"]
+    assert made(line) == ({"ways": 4}, "there", "x")

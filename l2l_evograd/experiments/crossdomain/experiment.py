@@ -74,6 +74,9 @@ CURVE_EPISODES = 100
 # domain.
 CURVE_POINTS = 20
 
+# Number of validation episodes of each seen domain.
+VALIDATION_EPISODES = 50
+
 # Number of images in a batch of the auxiliary task, as published.
 AUXILIARY_BATCH = 16
 
@@ -114,6 +117,7 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
         super().__init__(settings, out, console)
         self.device = torch.device(settings.device)
         self._others = others
+        self._validates = False
         # These calls refuse too few classes, too few images and too small images before
         # any training.
         self._samplers()
@@ -126,6 +130,18 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
     def seen(self) -> list[str]:
         """The seen domains, which are used for training."""
         return sorted(name for name in self.domains if name != self.settings.unseen)
+
+    def prepare_validation(self) -> None:
+        """Let :meth:`one` compute the validation loss, on new classes of seen domains.
+
+        It usually does not, because that takes a pass over their validation split.
+
+        Raises:
+            InputError: for too few validation classes or images.
+        """
+        for name in self.seen:
+            self._test_sampler(self.domains[name].splits["val"])
+        self._validates = True
 
     def announce(self) -> None:
         """Print what the run is going to do."""
@@ -244,6 +260,9 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
             ),
             "curve": module.curve,
             "accuracies": accuracies,
+            "validation_loss": self._validation_loss(seed, model)
+            if self._validates
+            else None,
         }
 
     def draw(self, results: RunResults) -> None:
@@ -394,9 +413,23 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
             )
 
     def _test(self, seed: int, model: FewShotModel, episodes: int) -> list[float]:
-        device = next(model.parameters()).device
-        features = embed(model, self._novel, device, workers=self.settings.workers)
         seeds = [derive_seed(seed, "test", number) for number in range(episodes)]
+        return self._accuracies(model, self._novel, seeds)
+
+    def _validation_loss(self, seed: int, model: FewShotModel) -> float:
+        """Return the share of queries that get a wrong class, over the seen domains."""
+        found: list[float] = []
+        for name in self.seen:
+            numbers = range(VALIDATION_EPISODES)
+            seeds = [derive_seed(seed, "validation", name, n) for n in numbers]
+            found += self._accuracies(model, self.domains[name].splits["val"], seeds)
+        return 1 - fmean(found)
+
+    def _accuracies(
+        self, model: FewShotModel, dataset: Dataset, seeds: Sequence[int]
+    ) -> list[float]:
+        device = next(model.parameters()).device
+        features = embed(model, dataset, device, workers=self.settings.workers)
         sampler = self._test_sampler(features)
         return episode_accuracies(model, sampler, seeds, device)
 

@@ -17,6 +17,8 @@ CLASSIFIERS = ("linear", "cosine")
 
 BUILT_IN_BASE = "print"
 
+_WITH_NOISE = tuple(name for name, how in METHODS.items() if how.uses_lambda)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CrossDomainSettings(TrainingSettings):
@@ -89,7 +91,10 @@ class CrossDomainSettings(TrainingSettings):
         encoder=True,
     )
     iterations: int = setting(
-        50, "Number of meta-training iterations of every method.", least=1
+        50,
+        "Number of meta-training iterations of every method.",
+        least=1,
+        fidelity=50,
     )
     domain_block: int = setting(
         1, "Number of consecutive episodes from the same two seen domains.", least=1
@@ -122,7 +127,7 @@ class CrossDomainSettings(TrainingSettings):
         if_none="cosine for matchingnet, else linear",
         encoder=True,
     )
-    episodes: int = setting(300, "Number of test episodes.", least=2)
+    episodes: int = setting(300, "Number of test episodes.", least=2, test_size=True)
     lr: float = setting(
         1e-3,
         "Learning rate of Adam for the network, and of the virtual step.",
@@ -134,13 +139,22 @@ class CrossDomainSettings(TrainingSettings):
         "Learning rate of Adam for the transformation. The literature uses 0.001 with "
         "40,000 iterations.",
         positive=True,
+        search=(2e-3, 0.2, "log"),
+        used_by=tuple(name for name, how in METHODS.items() if how.learned),
     )
     start_scale: float = setting(
         0.3,
         "Strength of the noise on scales (γ) from which every method with noise "
         "starts, as a standard deviation.",
+        search=(0.05, 1.0, "log"),
+        used_by=_WITH_NOISE,
     )
-    start_shift: float = setting(0.5, "Strength of the noise on shifts (β), likewise.")
+    start_shift: float = setting(
+        0.5,
+        "Strength of the noise on shifts (β), likewise.",
+        search=(0.05, 1.0, "log"),
+        used_by=_WITH_NOISE,
+    )
     precision: str = setting(
         "32",
         "Precision of forward passes; bf16 and fp16 run under autocast.",

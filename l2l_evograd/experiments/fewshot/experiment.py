@@ -137,6 +137,8 @@ class FewShotExperiment(Experiment[FewShotSettings]):
             "method": method,
             "adaptation": curve,
             "half_intervals": [half_interval(a) for a in found.T.tolist()],
+            # The share of query images of the validation tasks that got a wrong class.
+            "validation_loss": 1 - module.curve[-1]["accuracy"],
             "iterations": module.total,
             "gradients": spent,
             "seconds": sum(module.seconds),

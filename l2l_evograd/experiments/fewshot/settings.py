@@ -22,6 +22,9 @@ USUAL_METHODS = (
     *("maml", "fomaml", "warpgrad", "warpgrad-frozen", "reptile", "aruba"),
 )
 
+_REPTILE = tuple(name for name, how in METHODS.items() if how.family == "reptile")
+_OTHERS = tuple(name for name in METHODS if name not in _REPTILE)
+
 WARP_KINDS = ("scale", "conv1x1", "conv3x3", "residual")
 INITS = ("maml", "fomaml", "reptile", "leap")
 
@@ -35,6 +38,10 @@ class FewShotSettings(RunSettings):
     """
 
     command: ClassVar[str] = "fewshot"
+    exclusive: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("gradients", "seconds"),
+        ("omniglot", "data"),
+    )
 
     methods: Names = setting(
         USUAL_METHODS, "Methods to compare, separated by commas.", choices=METHODS
@@ -85,32 +92,53 @@ class FewShotSettings(RunSettings):
         3,
         "Number of inner steps in meta-training, of all but reptile and aruba.",
         least=1,
+        search=(1, 5),
+        used_by=_OTHERS,
     )
     reptile_steps: int = setting(
-        5, "Number of inner steps in meta-training, of reptile and aruba.", least=1
+        5,
+        "Number of inner steps in meta-training, of reptile and aruba.",
+        least=1,
+        search=(2, 10),
+        used_by=_REPTILE,
     )
     test_steps: int = setting(
         10, "Number of inner steps at the test, all on the support images.", least=1
     )
     lr: float = setting(
-        0.4, "Inner learning rate of all but reptile and aruba.", positive=True
+        0.4,
+        "Inner learning rate of all but reptile and aruba.",
+        positive=True,
+        search=(0.05, 1.0, "log"),
+        used_by=_OTHERS,
     )
     reptile_lr: float = setting(
         0.4,
         "Inner learning rate of reptile, and the one that aruba starts with.",
         positive=True,
+        search=(0.05, 1.0, "log"),
+        used_by=_REPTILE,
     )
     meta_lr: float = setting(
         1e-2,
         "Learning rate of Adam, for all but reptile and aruba. It falls to 0.",
         positive=True,
+        search=(1e-3, 5e-2, "log"),
+        used_by=_OTHERS,
     )
     reptile_meta_lr: float = setting(
-        1.0, "Learning rate of reptile's and aruba's meta-step. It falls to 0."
+        1.0,
+        "Learning rate of reptile's and aruba's meta-step. It falls to 0.",
+        search=(0.1, 1.0, "log"),
+        used_by=_REPTILE,
     )
     meta_batch: int = setting(2, "Number of tasks of a meta-iteration.", least=1)
     zeta: float = setting(
-        0.1, "ARUBA: zeta, the weight of the rate at the start.", positive=True
+        0.1,
+        "ARUBA: zeta, the weight of the rate at the start.",
+        positive=True,
+        search=(1e-2, 1.0, "log"),
+        used_by=("aruba", "aruba++"),
     )
     plus: float = setting(
         10.0, "aruba++: c, by which rates fall at the test.", positive=True
@@ -133,6 +161,7 @@ class FewShotSettings(RunSettings):
         "forward and a backward pass over one image.",
         least=1,
         if_none=f"{USUAL_GRADIENTS}; none with --seconds",
+        fidelity=USUAL_GRADIENTS,
     )
     seconds: float | None = setting(
         None,
@@ -140,7 +169,7 @@ class FewShotSettings(RunSettings):
         "--gradients. The number of meta-iterations then depends on the machine.",
         positive=True,
     )
-    tasks: int = setting(50, "Number of tasks of the test.", least=2)
+    tasks: int = setting(50, "Number of tasks of the test.", least=2, test_size=True)
     validation_tasks: int = setting(
         10,
         "Number of tasks with validation classes, for ten points of the curve.",
@@ -150,12 +179,6 @@ class FewShotSettings(RunSettings):
     def __post_init__(self) -> None:
         """Check each setting, and the settings that depend on each other."""
         super().__post_init__()
-        for one, other in (("gradients", "seconds"), ("omniglot", "data")):
-            if getattr(self, one) is not None and getattr(self, other) is not None:
-                raise InputError(
-                    f"expected {one} or {other}, got both: {getattr(self, one)} and "
-                    f"{getattr(self, other)}"
-                )
         if self.batch_size > self.ways * self.train_shots:
             raise InputError(
                 f"expected a batch_size of at most {self.ways * self.train_shots}, the "

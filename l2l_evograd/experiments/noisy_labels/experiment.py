@@ -38,7 +38,7 @@ from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
 from l2l_evograd.experiments.noisy_labels.sources import read_source
 from l2l_evograd.experiments.noisy_labels.split import NoisySplit, draw_split
 from l2l_evograd.experiments.noisy_labels.weighting import MetaWeightNet
-from l2l_evograd.experiments.results import RunResults
+from l2l_evograd.experiments.results import RunResults, finite_or_none
 from l2l_evograd.experiments.training import train
 from l2l_evograd.oracle.peak_memory import PeakMemory
 from l2l_evograd.seeds import derive_seed, generator_for, seeded
@@ -256,6 +256,8 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
         weights = _sample_weights(module, start) if used else None
         samples = None if weights is None else _samples(weights, start, seed)
         norms = module.hypergradients  # none if λ was never learned
+        clean = self.source.train.subset(start.split.meta)
+        validation = float(sample_losses(module.model, clean).mean())
         self.say(
             seed, f"{method}: best {max(accuracies):.2%}, last {accuracies[-1]:.2%}"
         )
@@ -264,6 +266,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
             "method": method,
             "best": max(accuracies),
             "last": accuracies[-1],
+            "validation_loss": finite_or_none(validation),
             "seconds_per_iteration": median(module.seconds),
             "peak_memory_bytes": peak.bytes,
             "hypergradient_norm": median(norms) if norms else None,

@@ -45,6 +45,7 @@ class NoisyLabelSettings(TrainingSettings):
     """
 
     command: ClassVar[str] = "noisy-labels"
+    exclusive: ClassVar[tuple[tuple[str, str], ...]] = (("epochs", "iterations"),)
 
     methods: NamesOrNone = setting(  # type: ignore[assignment]  # resolved() names them
         None,
@@ -89,7 +90,7 @@ class NoisyLabelSettings(TrainingSettings):
         None, "Number of training images.", least=1, if_none="all others"
     )
     test_images: int | None = setting(
-        None, "Number of test images.", least=1, if_none="all"
+        None, "Number of test images.", least=1, if_none="all", test_size=True
     )
     image_size: int | None = setting(
         None,
@@ -117,7 +118,10 @@ class NoisyLabelSettings(TrainingSettings):
         if_none="60; 10 for built-in glyphs",
     )
     iterations: int | None = setting(
-        None, "Number of iterations of every method, in place of --epochs.", least=1
+        None,
+        "Number of iterations of every method, in place of --epochs.",
+        least=1,
+        fidelity=135,
     )
     batch_size: int = setting(
         100, "Number of images in a training or meta batch.", least=2
@@ -127,12 +131,20 @@ class NoisyLabelSettings(TrainingSettings):
         "Learning rate of SGD for the network, and of the virtual step.",
         positive=True,
         if_none="0.1; 0.03 with weights of samples",
+        search=(3e-3, 0.3, "log"),
     )
     meta_lr: float = setting(
-        1e-3, "Learning rate of SGD for the weight net.", positive=True
+        1e-3,
+        "Learning rate of SGD for the weight net.",
+        positive=True,
+        search=(1e-4, 0.1, "log"),
+        used_by=tuple(n for n, how in METHODS.items() if how.learned),
     )
     warm_up: int = setting(
-        0, "Number of iterations at the beginning without weights.", least=0
+        0,
+        "Number of iterations at the beginning without weights.",
+        least=0,
+        search=(0, 10),
     )
     precision: str = setting(
         "32",
@@ -143,11 +155,6 @@ class NoisyLabelSettings(TrainingSettings):
     def __post_init__(self) -> None:
         """Check each setting, and the settings that depend on each other."""
         super().__post_init__()
-        if self.epochs is not None and self.iterations is not None:
-            raise InputError(
-                f"expected epochs or iterations, got both: {self.epochs} and "
-                f"{self.iterations}"
-            )
         if self.imbalance < 1:
             raise InputError(
                 f"expected an imbalance of at least 1 (1: balanced), got "
@@ -180,6 +187,13 @@ class NoisyLabelSettings(TrainingSettings):
             if getattr(self, name) is None
         }
         return dataclasses.replace(self, device=found_device(self.device), **chosen)
+
+    def search_space(self) -> dict[str, Any]:
+        """Return the settings that a search tries, if the user names none."""
+        found = super().search_space()
+        if self._weighting == "samples":  # there is no weight net
+            found.pop("meta_lr", None)
+        return found
 
     @property
     def _weighting(self) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from l2l_evograd.data.digits import ANGLE, built_in_digits, read_digits
+from l2l_evograd.data.digits import ANGLE, DigitSplits, built_in_digits, read_digits
 from l2l_evograd.experiments.experiment import Experiment, say
 from l2l_evograd.experiments.folder import ACCURACY, ANGLES
 from l2l_evograd.experiments.progress import progress_bar
@@ -29,14 +29,23 @@ class RotationExperiment(Experiment[RotationSettings]):
         settings: settings of the run.
         out: folder of the run.
         console: console to print on.
+        digits: the digits; None: the digits that the settings name.
 
     Raises:
         InputError: for a folder without MNIST's files.
     """
 
-    def __init__(self, settings: RotationSettings, out: Path, console: Console) -> None:
+    def __init__(
+        self,
+        settings: RotationSettings,
+        out: Path,
+        console: Console,
+        digits: DigitSplits | None = None,
+    ) -> None:
         super().__init__(settings, out, console)
-        if settings.data is None:
+        if digits is not None:
+            self.digits = digits
+        elif settings.data is None:
             self.digits = built_in_digits()
         else:
             self.digits = read_digits(Path(settings.data).expanduser())

@@ -20,6 +20,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from l2l_evograd.bilevel import bilevel_step
 from l2l_evograd.data.digits import ANGLE, Digits, DigitSplits
 from l2l_evograd.estimators import EvoGrad, Exact, Guided
+from l2l_evograd.experiments.results import finite_or_none
 from l2l_evograd.experiments.rotation.settings import RotationSettings
 from l2l_evograd.seeds import derive_seed, generator_for, seeded
 
@@ -78,13 +79,16 @@ class TurningLeNet(nn.Module):
         return scores
 
 
-def method_options(name: str, candidates: int) -> dict[str, Any] | None:
+def method_options(name: str, settings: RotationSettings) -> dict[str, Any] | None:
     """Return a method's arguments of ``bilevel_step``; None if no angle is learned."""
     if name == "none":
         return None
     if name == "evograd":
-        return {"update": "evolution", "estimator": EvoGrad(candidates)}
-    return {"estimator": Exact() if name == "exact" else Guided()}
+        population = EvoGrad(
+            settings.candidates, sigma=settings.sigma, temperature=settings.temperature
+        )
+        return {"update": "evolution", "estimator": population}
+    return {"estimator": Exact() if name == "exact" else Guided(settings.h)}
 
 
 def train(
@@ -111,7 +115,8 @@ def train(
     Returns:
         ``accuracy`` on the turned test digits; ``accuracy_back`` on the test digits
         after turning them back by 30 degrees; ``angle`` in degrees; ``curve`` of
-        (iteration, degrees); ``seconds_per_iteration``.
+        (iteration, degrees); ``validation_loss``, the cross-entropy on all validation
+        digits (None: not finite); ``seconds_per_iteration``.
 
     Cost: the cost of :func:`~l2l_evograd.bilevel_step` for each iteration.
     """
@@ -119,7 +124,7 @@ def train(
         model = TurningLeNet()
     base = torch.optim.Adam(model.network.parameters(), lr=settings.lr)
     hyper = torch.optim.Adam([model.angle], lr=settings.meta_lr)
-    options = method_options(method, settings.candidates)
+    options = method_options(method, settings)
     generator = generator_for(seed, "perturbations")
     size = settings.batch_size
     batches = _batches(digits.train, size, generator_for(seed, "train"))
@@ -146,6 +151,7 @@ def train(
         "accuracy_back": accuracy(model, Digits(back, digits.test.labels)),
         "angle": None if options is None else curve[-1][1],
         "curve": None if options is None else curve,
+        "validation_loss": finite_or_none(mean_loss(model, digits.validation)),
         "seconds_per_iteration": median(seconds),
     }
 
@@ -159,6 +165,18 @@ def accuracy(model: TurningLeNet, digits: Digits) -> float:
         ):
             right += int((model(images).argmax(dim=1) == labels).sum())
     return right / len(digits)
+
+
+def mean_loss(model: TurningLeNet, digits: Digits) -> float:
+    """Return the mean cross-entropy on the digits, without turning them."""
+    with torch.no_grad():
+        losses = [
+            cross_entropy(model(images), labels, reduction="sum")
+            for images, labels in zip(
+                digits.images.split(1000), digits.labels.split(1000), strict=True
+            )
+        ]
+    return float(torch.stack(losses).sum()) / len(digits)
 
 
 def _plain_step(

@@ -32,7 +32,9 @@ class RotationSettings(RunSettings):
         "Folder with MNIST's files; the test files are enough.",
         if_none="built-in digits",
     )
-    iterations: int = setting(200, "Number of iterations of every method.", least=1)
+    iterations: int = setting(
+        200, "Number of iterations of every method.", least=1, fidelity=60
+    )
     batch_size: int = setting(
         128, "Number of images in a training or validation batch.", least=1
     )
@@ -40,10 +42,40 @@ class RotationSettings(RunSettings):
         1e-3,
         "Learning rate of Adam for the network, and of the virtual step.",
         positive=True,
+        search=(3e-4, 1e-2, "log"),
     )
     meta_lr: float = setting(
-        1e-2, "Learning rate of Adam for the angle, in radians.", positive=True
+        1e-2,
+        "Learning rate of Adam for the angle, in radians.",
+        positive=True,
+        search=(1e-3, 0.1, "log"),
+        used_by=("evograd", "guided", "exact"),
     )
     candidates: int = setting(
-        2, "Number of candidates K of Algorithm 1 (evograd).", least=2
+        2,
+        "Number of candidates K of Algorithm 1 (evograd).",
+        least=2,
+        search=(2, 4),
+        used_by=("evograd",),
+    )
+    sigma: float = setting(
+        1e-3,
+        "Standard deviation σ of the candidates' weights (evograd).",
+        positive=True,
+        search=(1e-4, 0.1, "log"),
+        used_by=("evograd",),
+    )
+    temperature: float = setting(
+        0.05,
+        "Temperature τ of the candidates' losses (evograd).",
+        positive=True,
+        search=(5e-3, 0.5, "log"),
+        used_by=("evograd",),
+    )
+    h: float = setting(
+        0.01,
+        "Length h of the step of the finite difference in weight space (guided).",
+        positive=True,
+        search=(1e-3, 0.1, "log"),
+        used_by=("guided",),
     )

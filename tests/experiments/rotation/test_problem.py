@@ -63,7 +63,7 @@ def test_the_exact_method_differentiates_the_unrolled_step(digits):
     grads = torch.autograd.grad(inner, list(theta.values()), create_graph=True)
     after = {n: p - 0.1 * g for (n, p), g in zip(theta.items(), grads, strict=True)}
     (expected,) = torch.autograd.grad(loss(after, *other), angle)
-    options = method_options("exact", 2)
+    options = method_options("exact", RotationSettings())
     assert options is not None
     step = bilevel_step(
         model,

@@ -1,0 +1,1 @@
+"""The schedules experiment: learning-rate schedules of a training run, by search."""

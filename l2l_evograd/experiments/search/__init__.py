@@ -1,0 +1,1 @@
+"""``l2l-evograd search``: searches the settings of the other commands."""

@@ -1,0 +1,113 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from few_settings import Settings
+
+from l2l_evograd import cli
+from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.fewshot.settings import FewShotSettings
+from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
+from l2l_evograd.experiments.search.searched import SEARCHED
+from l2l_evograd.experiments.settings_file import check_names, override, read_settings
+
+
+def written(folder: Path, content: Any) -> Path:
+    path = folder / "best.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_the_settings_of_a_run_are_a_settings_file(tmp_path):
+    settings = Settings(methods=("b",), ways=3, workers=2)
+    given = read_settings(Settings, written(tmp_path, settings.to_dict()))
+    assert Settings(**given) == settings
+
+
+def test_a_file_may_contain_some_settings_and_null_is_the_default(tmp_path):
+    path = written(tmp_path, {"lr": None, "warm_up": 3, "methods": ["guided"]})
+    found = read_settings(NoisyLabelSettings, path)
+    assert found == {"warm_up": 3, "methods": ("guided",)}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "best.json is not JSON"),
+        ([], "best.json to contain an object"),
+        ({"way": 3}, "best.json: some has no setting way: expected methods, seed, see"),
+        ({"ways": 1}, "best.json: expected ways to be a whole number of at least 2"),
+        ({"ways": "3"}, "best.json: expected ways to be a whole number of at least 2"),
+        ({"methods": ["c"]}, "best.json: expected methods to be one of 'a', 'b'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_names_the_file(content, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        read_settings(Settings, written(tmp_path, content))
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(
+        InputError, match=r"--settings to be a JSON file, got .*nowhere"
+    ):
+        read_settings(Settings, tmp_path / "nowhere")
+    with pytest.raises(InputError, match="--settings to be a JSON file"):
+        read_settings(Settings, tmp_path)
+
+
+def test_names_of_settings_are_checked():
+    check_names(Settings, ["ways", "seed"])
+    with pytest.raises(InputError, match="no setting x, y"):
+        check_names(Settings, ["x", "ways", "y"])
+
+
+def test_a_setting_gives_way_to_the_other_one_of_its_pair():
+    file = {"epochs": 5, "lr": 0.1}
+    kind = NoisyLabelSettings
+    assert override(kind, file, {"iterations": 3}) == {"lr": 0.1, "iterations": 3}
+    assert override(kind, {"iterations": 3}, {"epochs": 5}) == {"epochs": 5}
+    assert override(kind, file, {"iterations": None, "lr": 1.0})["epochs"] == 5
+    assert override(kind, file, {"lr": 0.2}) == {"epochs": 5, "lr": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        (NoisyLabelSettings, {"epochs": 3, "iterations": 2}),
+        (FewShotSettings, {"gradients": 3, "seconds": 2.0}),
+    ],
+)
+def test_both_settings_of_a_pair_are_refused(kind, given):
+    one, other = given
+    with pytest.raises(InputError, match=f"expected {one} or {other}, got both: 3 and"):
+        kind(**given)
+
+
+@pytest.mark.parametrize("command", [*SEARCHED, "schedules"])
+def test_every_command_reads_settings_from_a_file(command, tmp_path, capsys):
+    path = written(tmp_path, {"seeds": 0})
+    out = tmp_path / "run"
+    assert cli.main([command, "--settings", str(path), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"error: {path}: expected seeds to be a whole number of at")
+    assert not out.exists()
+
+
+def test_a_settings_file_and_resume_go_together(tmp_path, capsys):
+    from idx import write_digits
+
+    write_digits(tmp_path / "mnist", "t10k", 60)
+    content = {"data": str(tmp_path / "mnist"), "iterations": 2, "batch_size": 8}
+    path = written(tmp_path, {**content, "methods": ["none"], "seeds": 2})
+    out = tmp_path / "run"
+    line = ["rotation", "--settings", str(path), "--out", str(out)]
+    assert cli.main([*line, "--seeds", "1", "--iterations", "3"]) == 0
+    settings = json.loads((out / "settings.json").read_text())
+    assert (settings["seeds"], settings["iterations"]) == (1, 3)
+    own = ["rotation", "--settings", str(out / "settings.json"), "--out", str(out)]
+    assert cli.main([*own, "--resume", "--seeds", "2"]) == 0
+    assert len(json.loads((out / "results.json").read_text())["runs"]) == 2
+    capsys.readouterr()
+    assert cli.main([*line, "--resume"]) == 2  # the file has other iterations
+    assert "expected --iterations 3, got 2" in capsys.readouterr().err
