@@ -86,6 +86,30 @@ def test_federated_clients_adapt_at_learned_rates(capsys):
     assert "ARUBA++, coordinate" in capsys.readouterr().out
 
 
+def test_ten_images_are_learned_through_whole_runs(tmp_path, capsys):
+    script = load("learned_images")
+    digits = script.built_in_digits().train
+    path = tmp_path / "images.png"
+    found = script.main(digits, steps=6, seeds=2, path=path)
+    losses = {name: [loss for loss, _ in own] for name, own in found.items()}
+    assert {len(own) for own in losses.values()} == {2}
+    # Better than the best images that are simple to think of, from fresh weights.
+    assert max(losses["learned"]) < min(losses["class means"]) < 1.5
+    assert min(losses["random digits"]) > 2
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert "learned: held-out loss" in capsys.readouterr().out
+
+
+def test_a_noisy_camera_gets_a_strong_regulariser(tmp_path, capsys):
+    path = tmp_path / "strengths.png"
+    found = load("per_layer_regularisation").main(draws=1, steps=8, path=path)
+    assert len(found) == 4 and {len(losses) for losses in found.values()} == {2}
+    best, shared = found["layer and camera"], found["one, of a grid"]
+    assert max(best) < min(shared) - 0.3 and max(shared) < min(found["no L2"])
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert "test loss" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)
 def test_examples_are_short_and_say_what_they_do(path):
     text = path.read_text(encoding="utf-8")
