@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,32 +14,13 @@ from l2l_evograd.unroll.schedule import widest
 # Looks at a run of many steps; a run of fewer is looked at in every step.
 _LOOKS = 8
 
-
-def looked_at(step: int, steps: int) -> bool:
-    """Return whether the second derivatives at a step are looked at."""
-    return step % -(-steps // _LOOKS) == 0
-
-
-@dataclass(frozen=True)
-class _Product:
-    """Two ways to compute one number, and the size of what they were added up from."""
-
-    left: float
-    right: float
-    size: float
-
-    def differs(self, tolerance: float) -> bool:
-        return abs(self.left - self.right) > tolerance * self.size
+# Second derivatives that are so much smaller than earlier ones are not judged: those of
+# a network that diverged or has learned its data are 0 but for rounding.
+_SMALL = 1e-3
 
 
-def warn_if_not_symmetric(
-    step: int,
-    slopes: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    direct: Sequence[Tensor | None],
-    hyperparameters: Sequence[Tensor],
-) -> bool:
-    """Warn if autograd's second derivatives of a loss are those of no function.
+class Symmetry:
+    """Warns once if autograd's second derivatives of a loss are those of no function.
 
     For random u, w and μ, with H = ∂g/∂θ: w·Hᵀu = u·Hᵀw, and, with λ,
     μ·(∂g/∂λ)ᵀu = u·(∂²ℓ/∂λ∂θ)ᵀμ. They differ if a hook or a custom backward pass
@@ -47,75 +28,108 @@ def warn_if_not_symmetric(
     that of weight normalisation is in torch 2.15.
 
     Args:
-        step: the step, for the message.
-        slopes: g on its graph, which is kept.
-        weights: θ.
-        direct: ∂ℓ/∂λ on its graph; None for one of λ without use.
-        hyperparameters: λ.
-
-    Returns:
-        Whether there was a warning.
-
-    Cost: two backward passes through the graph of g, three if there are λ.
+        steps: T; about 8 steps are looked at.
     """
-    found = [slope for slope in slopes if slope.requires_grad]
-    if not found:
-        return False
-    tolerance = _tolerance(slopes, weights)
-    generator = torch.Generator(device=weights[0].device).manual_seed(0)
 
-    def random(tensors: Sequence[Tensor]) -> list[Tensor]:
-        return [
-            torch.randn(
-                tensor.shape,
-                generator=generator,
-                device=generator.device,
-                dtype=torch.float32,
-            ).to(tensor)
-            for tensor in tensors
-        ]
+    def __init__(self, steps: int) -> None:
+        self._every = -(-steps // _LOOKS)
+        self._largest: dict[str, float] = {}
+        self.off = False
 
-    u, w = random(found), random(weights)
-    of_u = _pulled(found, [*weights, *hyperparameters], u)
-    own = [
-        vector for slope, vector in zip(slopes, w, strict=True) if slope.requires_grad
-    ]
-    of_w = _pulled(found, weights, own)
+    def due(self, step: int) -> bool:
+        """Return whether to look at a step."""
+        return not self.off and step % self._every == 0
+
+    def look(
+        self,
+        step: int,
+        slopes: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        direct: Sequence[Tensor | None],
+        hyperparameters: Sequence[Tensor],
+    ) -> None:
+        """Look at a step.
+
+        Args:
+            step: the step, for the message.
+            slopes: g on its graph, which is kept.
+            weights: θ.
+            direct: ∂ℓ/∂λ on its graph; None for one of λ without use.
+            hyperparameters: λ.
+
+        Cost: two backward passes through the graph of g, three if there are λ.
+        """
+        tolerance = _tolerance(slopes, weights)
+        for product in _products(slopes, weights, direct, hyperparameters):
+            largest = max(product.size, self._largest.get(product.kind, 0.0))
+            self._largest[product.kind] = largest
+            judged = product.size > _SMALL * largest
+            distance = abs(product.left - product.right)
+            if judged and distance > tolerance * product.size:
+                self.off = True
+        if self.off:
+            warnings.warn(
+                f"the second derivatives of the inner loss at step {step} are not "
+                f"symmetric, so that hypergradients of this run may be wrong: a hook "
+                f"or a custom backward pass changes the gradient on its way, or "
+                f"torch's own derivative is wrong, as for weight normalisation and for "
+                f"scale_grad_by_freq of an embedding; write that part in ordinary "
+                f"operations, and check with finite differences of run_sgd",
+                stacklevel=2,
+            )
+
+
+class _Product(NamedTuple):
+    """Two ways to compute one number, and the size of what they were added up from."""
+
+    kind: str
+    left: float
+    right: float
+    size: float
+
+
+def _products(
+    slopes: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    direct: Sequence[Tensor | None],
+    hyperparameters: Sequence[Tensor],
+) -> list[_Product]:
     places = [n for n, slope in enumerate(slopes) if slope.requires_grad]
-    products = [
-        _Product(
-            _dot(w, of_u[: len(w)]),
-            _dot(u, [of_w[n] for n in places]),
-            _length(of_u[: len(w)]) + _length(of_w),
-        )
-    ]
+    if not places:
+        return []
+    found = [slopes[n] for n in places]
+    generator = torch.Generator(device=weights[0].device).manual_seed(0)
+    u, w = _random(found, generator), _random(weights, generator)
+    of_u = _pulled(found, [*weights, *hyperparameters], u)
+    of_u, across = of_u[: len(weights)], of_u[len(weights) :]
+    of_w = _pulled(found, weights, [w[n] for n in places])
+    size = _length(of_u) + _length(of_w)
+    own = [of_w[n] for n in places]
+    products = [_Product("weights", _dot(w, of_u), _dot(u, own), size)]
     if hyperparameters:
-        mu = random(hyperparameters)
+        mu = _random(hyperparameters, generator)
         pairs = [(d, m) for d, m in zip(direct, mu, strict=True) if d is not None]
         pairs = [(d, m) for d, m in pairs if d.requires_grad]
         of_mu = [torch.zeros_like(weight) for weight in weights]
         if pairs:
             of_mu = _pulled([d for d, _ in pairs], weights, [m for _, m in pairs])
-        across = of_u[len(w) :]
-        products.append(
-            _Product(
-                _dot(mu, across),
-                _dot(u, [of_mu[n] for n in places]),
-                _length(across) + _length(of_mu),
-            )
-        )
-    wrong = any(product.differs(tolerance) for product in products)
-    if wrong:
-        warnings.warn(
-            f"the second derivatives of the inner loss at step {step} are not "
-            f"symmetric, so that hypergradients of this run may be wrong: a hook or a "
-            f"custom backward pass changes the gradient on its way, or torch's own "
-            f"derivative is wrong, as for weight normalisation and for "
-            f"scale_grad_by_freq of an embedding; write that part in ordinary "
-            f"operations, and check with finite differences of run_sgd",
-            stacklevel=2,
-        )
-    return wrong
+        size = _length(across) + _length(of_mu)
+        own = [of_mu[n] for n in places]
+        products.append(_Product("λ", _dot(mu, across), _dot(u, own), size))
+    return products
+
+
+def _random(tensors: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
+    # Drawn in one precision, because not all of them can be drawn everywhere.
+    return [
+        torch.randn(
+            tensor.shape,
+            generator=generator,
+            device=generator.device,
+            dtype=torch.float32,
+        ).to(tensor)
+        for tensor in tensors
+    ]
 
 
 def _pulled(

@@ -34,7 +34,7 @@ from l2l_evograd.replay.call_state import TwiceDifferentiable, preserved_random_
 from l2l_evograd.unroll.inner_gradient import inner_gradient
 from l2l_evograd.unroll.losses import Losses, one_for_each_step
 from l2l_evograd.unroll.repeats import Repeats
-from l2l_evograd.unroll.symmetry import looked_at, warn_if_not_symmetric
+from l2l_evograd.unroll.symmetry import Symmetry
 
 
 class TrainingRun:
@@ -86,7 +86,7 @@ class TrainingRun:
         self.given = [value.detach() for value in self._problem.values]
         self.values: list[Tensor] = []
         self._allow_unused = allow_unused
-        self._silent = False
+        self._symmetry = Symmetry(steps)
         self._reached = [False] * len(self.hyperparameters)
         self._recurrent = isinstance(params, nn.Module) and any(
             isinstance(child, nn.RNNBase) for child in params.modules()
@@ -176,10 +176,8 @@ class TrainingRun:
                 "the inner loss goes through a function that cannot be differentiated "
                 "twice, such as a fused kernel; use another implementation of it"
             )
-        if not self._silent and looked_at(step, self.steps):
-            self._silent = warn_if_not_symmetric(
-                step, slopes, weights, direct, self.hyperparameters
-            )
+        if self._symmetry.due(step):
+            self._symmetry.look(step, slopes, weights, direct, self.hyperparameters)
         return slopes, direct
 
     @property
@@ -190,7 +188,7 @@ class TrainingRun:
     @contextlib.contextmanager
     def backwards(self) -> Iterator[None]:
         """Restore the random state after the body, which calls :meth:`again`."""
-        self._silent = True  # the steps were looked at on the way there
+        self._symmetry.off = True  # the steps were looked at on the way there
         if self._repeats is not None:
             self._repeats.turn()
         with preserved_random_state(self._devices):

@@ -291,3 +291,22 @@ def test_a_rule_that_writes_to_its_arguments_is_refused():
 def test_the_chunk_size_is_a_whole_number(size):
     with pytest.raises(ValueError, match="chunk_size to be a whole number"):
         forward_mode(losses(6), outer, weights(), chunk_size=size, **given())
+
+
+def test_a_diverging_network_is_not_warned_of():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 2)
+    ).float()
+    x = X.float()
+
+    def own(view):
+        return F.cross_entropy(view(x), Y)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for rate in (3.0, 10.0, 30.0):
+            got = unrolled_sgd(
+                own, own, net, lr=torch.full((4,), rate), momentum=0.9, steps=40
+            )
+            assert float(got.outer_loss) > 0.6

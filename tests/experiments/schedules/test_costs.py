@@ -9,7 +9,7 @@ from l2l_evograd.experiments.schedules.methods import (
     products,
 )
 from l2l_evograd.experiments.schedules.training import find_schedule
-from l2l_evograd.unroll import training_run
+from l2l_evograd.unroll.symmetry import Symmetry
 
 WITHOUT_LIBRARY = [name for name in METHODS if METHODS[name].family != "black box"]
 
@@ -39,7 +39,7 @@ def test_the_gradients_that_a_search_counts_are_those_it_computes(
     counter = Counter()
     monkeypatch.setattr(torch.autograd, "grad", counter)
     # Eight looks at a run, whatever its length, are not counted.
-    monkeypatch.setattr(training_run, "looked_at", lambda step, steps: False)
+    monkeypatch.setattr(Symmetry, "due", lambda self, step: False)
     found = find_schedule(made, method, 0)
     counted = counter.gradients + 2 * counter.products
     counted -= made.settings.steps  # the run with a fresh seed
