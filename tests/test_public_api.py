@@ -18,6 +18,10 @@ BLOCKED = (
     "rich",
     "cyclopts",
     "cachetools",
+    "dehb",
+    "ConfigSpace",
+    "optuna",
+    "distributed",
 )
 
 FOLDERS = (

@@ -41,6 +41,8 @@ def test_the_readme_shows_each_way_in():
         "add_feature_transforms(",
         "WarpGrad(",
         "ARUBA(",
+        "forward_mode(",
+        "search(",
     ):
         assert name in shown
 
@@ -52,6 +54,8 @@ def test_the_readme_shows_each_way_in():
         ("Data and reports of the benchmark", ("prepare", "report", "crossdomain"), 4),
         ("The noisy-labels command", ("noisy-labels",), 8),
         ("The few-shot command", ("fewshot",), 7),
+        ("The schedules command", ("schedules",), 6),
+        ("The search command", ("search", "rotation"), 7),
         ("The paper's two small problems", ("rotation", "illustrate"), 3),
     ],
 )
