@@ -194,9 +194,16 @@ def _clear(out: Path) -> None:
 
 def versions() -> dict[str, str]:
     """Return the versions of all software that results may depend on."""
-    names = ("torch", "learn2learn", "pytorch-lightning")
-    return {
-        "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in names},
-        "l2l_evograd": l2l_evograd.__version__,
-    }
+    names = ("torch", "learn2learn", "pytorch-lightning", *_SEARCH)
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name not in _SEARCH:
+                raise
+    return {**found, "l2l_evograd": l2l_evograd.__version__}
+
+
+# Those of the extra ``search``, which need not be installed.
+_SEARCH = ("dehb", "ConfigSpace", "optuna")
