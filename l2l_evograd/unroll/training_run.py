@@ -29,7 +29,7 @@ from l2l_evograd.hyperparameters import (
     check_no_hooks,
     check_reached,
 )
-from l2l_evograd.replay.autograd_graph import differentiable_again
+from l2l_evograd.replay.autograd_graph import differentiable_again, reaches
 from l2l_evograd.replay.call_state import TwiceDifferentiable, preserved_random_state
 from l2l_evograd.unroll.inner_gradient import inner_gradient
 from l2l_evograd.unroll.losses import Losses, one_for_each_step
@@ -161,14 +161,20 @@ class TrainingRun:
             InputError: if ℓ does not use some of the weights.
             RuntimeError: if ℓ cannot be differentiated twice.
         """
-        lam = self.hyperparameters if graph else []
+        # Weights that were computed from λ would lead back through all earlier steps.
+        apart = step == 0 or all(weight.is_leaf for weight in weights)
+        lam = self.hyperparameters if graph and apart else []
         slopes, direct = inner_gradient(
             step, value, self.names, weights, lam, graph, self._allow_unused
         )
         if not graph:
             return slopes, direct
-        hits = zip(self._reached, direct, strict=True)
-        self._reached = [hit or grad is not None for hit, grad in hits]
+        reached = [grad is not None for grad in direct]
+        if not apart and not all(self._reached):
+            reached = reaches(value, self.hyperparameters)
+        if reached:
+            hits = zip(self._reached, reached, strict=True)
+            self._reached = [before or now for before, now in hits]
         if self._repeats is not None:
             self._repeats.compare(step, direct)
         if step == 0 and not differentiable_again(slopes):
@@ -177,7 +183,7 @@ class TrainingRun:
                 "twice, such as a fused kernel; use another implementation of it"
             )
         if self._symmetry.due(step):
-            self._symmetry.look(step, slopes, weights, direct, self.hyperparameters)
+            self._symmetry.look(step, slopes, weights, direct, lam)
         return slopes, direct
 
     @property

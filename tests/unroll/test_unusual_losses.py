@@ -310,3 +310,35 @@ def test_a_diverging_network_is_not_warned_of():
                 own, own, net, lr=torch.full((4,), rate), momentum=0.9, steps=40
             )
             assert float(got.outer_loss) > 0.6
+
+
+@pytest.mark.parametrize("mode", [*TWICE, greedy])
+def test_the_work_grows_with_the_steps_and_not_faster(mode):
+    passes = [0]
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.view_as(x)
+
+        @staticmethod
+        def backward(ctx, grad):
+            passes[0] += 1
+            return grad.clone()
+
+    def own(params, lam):
+        each = F.cross_entropy(X @ Counted.apply(params["a"]).T, Y, reduction="none")
+        return (each * lam.exp()).mean()
+
+    def last(params, lam):
+        return F.cross_entropy(X @ params["a"].T, Y)
+
+    counts = []
+    for steps in (16, 64):
+        passes[0] = 0
+        start = {"a": torch.zeros(2, 4)}
+        chunk = {"chunk_size": 1} if mode is forward_mode else {}
+        lam = torch.zeros(12)
+        mode(own, last, start, lam, lr=0.1, momentum=0.5, steps=steps, **chunk)
+        counts.append(passes[0])
+    assert counts[1] <= 4 * counts[0]
