@@ -14,6 +14,13 @@ The libraries are imported when a search starts: pip install 'l2l-evograd[search
 
 from l2l_evograd.search.evaluation import Evaluation
 from l2l_evograd.search.record import RECORD
-from l2l_evograd.search.search import METHODS, SearchResult, search
+from l2l_evograd.search.search import METHODS, BudgetError, SearchResult, search
 
-__all__ = ["METHODS", "RECORD", "Evaluation", "SearchResult", "search"]
+__all__ = [
+    "METHODS",
+    "RECORD",
+    "BudgetError",
+    "Evaluation",
+    "SearchResult",
+    "search",
+]

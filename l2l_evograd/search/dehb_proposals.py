@@ -67,7 +67,7 @@ class DEHBProposals:
         if levels < 2:
             raise InputError(
                 f"expected max_fidelity to be at least eta={eta} times min_fidelity "
-                f"for method='dehb', which compares short runs, got "
+                f"for method='dehb', which compares short runs, got no rung below "
                 f"max_fidelity={fidelities[-1]}; lower min_fidelity or eta, or use "
                 f"method='random' or 'tpe'"
             )

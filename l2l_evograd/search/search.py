@@ -39,6 +39,18 @@ _LIBRARIES = {
 }
 
 
+class BudgetError(InputError):
+    """A budget that does not suffice for one evaluation at ``max_fidelity``.
+
+    Attributes:
+        least: the least budget that does.
+    """
+
+    def __init__(self, text: str, least: int) -> None:
+        super().__init__(text)
+        self.least = least
+
+
 @dataclass(frozen=True)
 class SearchResult:
     """What a search has found.
@@ -135,7 +147,9 @@ def search(
             in the order of the proposals; also with those of the record.
 
     Returns:
-        The best configuration, its losses on fresh seeds, and all evaluations.
+        The best configuration, its losses on fresh seeds, and all evaluations. If all
+        whole trainings diverged, ``searched_loss`` is not finite and ``best`` is the
+        first of them.
 
     Raises:
         InputError: if an argument is bad, if the budget does not suffice for a first
@@ -277,10 +291,11 @@ def _check_numbers(
 
 def _check_budget(budget: float, proposals: Proposals, method: str) -> None:
     if budget < proposals.least_budget:
-        raise InputError(
+        raise BudgetError(
             f"expected budget to be at least {proposals.least_budget}, so that "
             f"method={method!r} gets to train a first configuration for max_fidelity, "
-            f"got {budget}"
+            f"got {budget}",
+            proposals.least_budget,
         )
 
 

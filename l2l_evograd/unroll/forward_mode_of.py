@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from torch.func import jvp, vmap
 
 from l2l_evograd.bilevel.problem import Loss
+from l2l_evograd.checks import NotFiniteError
 from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.unroll.columns import LIMIT, Columns
 from l2l_evograd.unroll.groups import GroupNames
@@ -85,7 +86,8 @@ def forward_mode_of(
 
     Raises:
         TypeError, ValueError, RuntimeError: as
-            :func:`~l2l_evograd.unroll.forward_mode`.
+            :func:`~l2l_evograd.unroll.forward_mode`; TypeError if the rule returns
+            something else, ValueError if its derivative is not finite.
 
     Cost:
         As :func:`~l2l_evograd.unroll.forward_mode`, with 1 + (number of states) numbers
@@ -137,18 +139,26 @@ def forward_mode_of(
                     states[number],
                     {n: weight.new_tensor(v[number]) for n, v in values.items()},
                 )
+                stepped = _stepped(rule, primals, step)
                 z = tangents.z[number][:entered]
                 before = {n: s[:entered] for n, s in of_states[number].items()}
                 of_weight, of_state = vmap(
                     functools.partial(_tangent, rule, step, primals)
                 )(z, of_slopes[number], before, units)
-                weights[number], states[number] = _stepped(rule, primals, step)
+                weights[number], states[number] = stepped
                 z.copy_(of_weight)
                 for name, part in before.items():
                     part.copy_(of_state[name])
     with torch.enable_grad():
         last = [weight.detach().requires_grad_() for weight in weights]
-        return tangents.result(last)
+        result = tangents.result(last)
+    if not all(bool(grad.isfinite().all()) for grad in result.schedule.values()):
+        raise NotFiniteError(
+            "the loss is finite, but its hypergradients are not: the rule has no "
+            "derivative where it was used, such as √v at v = 0 for a weight whose "
+            "gradient is 0; add a small number inside of the root"
+        )
+    return result
 
 
 def _stepped(rule: Rule, primals: tuple[Any, ...], step: int) -> tuple[Tensor, State]:
@@ -160,6 +170,18 @@ def _stepped(rule: Rule, primals: tuple[Any, ...], step: int) -> tuple[Tensor, S
         raise RuntimeError(
             "the rule changed one of its arguments in place, so that its derivative "
             "would be wrong: expected it to return new tensors"
+        )
+    names = set(state)
+    if not (
+        isinstance(found, tuple)
+        and len(found) == 2
+        and isinstance(found[0], Tensor)
+        and isinstance(found[1], Mapping)
+        and set(found[1]) == names
+    ):
+        raise TypeError(
+            f"expected the rule to return the new weight and a dict of the new state "
+            f"with {', '.join(sorted(names)) or 'no entries'}, got {found!r:.200}"
         )
     return found
 

@@ -342,3 +342,38 @@ def test_the_work_grows_with_the_steps_and_not_faster(mode):
         mode(own, last, start, lam, lr=0.1, momentum=0.5, steps=steps, **chunk)
         counts.append(passes[0])
     assert counts[1] <= 4 * counts[0]
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "message"),
+    [
+        (lambda w, g, s, v, t: w - g, TypeError, "the new weight and a dict .* with m"),
+        (
+            lambda w, g, s, v, t: (w - g, {}),
+            TypeError,
+            "a dict of the new state with m",
+        ),
+        (
+            lambda w, g, s, v, t: (
+                w - v["lr"] * g / (s["m"].sqrt() + 1e-8 + g**2),
+                {"m": s["m"] + g**2},
+            ),
+            ValueError,
+            "no derivative where it was used",
+        ),
+    ],
+)
+def test_rules_that_cannot_be_differentiated_are_refused(rule, kind, message):
+    def own(params, lam):
+        return (params["a"][:1] + 0 * params["a"].sum() - 1).square().sum()
+
+    with pytest.raises(kind, match=message):
+        forward_mode_of(
+            rule,
+            own,
+            own,
+            {"a": torch.zeros(2)},
+            schedule={"lr": torch.tensor([0.1])},
+            state=["m"],
+            steps=3,
+        )

@@ -21,7 +21,7 @@ from l2l_evograd.experiments.search.report import conclusions, results_table
 from l2l_evograd.experiments.search.results import SearchResults, best_of, mean_loss
 from l2l_evograd.experiments.search.settings import SearchSettings
 from l2l_evograd.experiments.search.space import range_text
-from l2l_evograd.search import RECORD, SearchResult, search
+from l2l_evograd.search import RECORD, BudgetError, SearchResult, search
 from l2l_evograd.search.evaluation import fresh_seed
 
 # The folder in which trainings keep their files while they run.
@@ -211,6 +211,13 @@ class SearchExperiment(Experiment[SearchSettings]):
             self._search(_stop, method)
         except _StartedError:
             return
+        except BudgetError as error:
+            high = self.problem.high
+            raise InputError(
+                f"expected budget to be at least {error.least / high:g}, trainings of "
+                f"length {high}, so that {method} gets to a first one, got "
+                f"{self.settings.budget:g}"
+            ) from error
         except ImportError as error:
             raise InputError(str(error)) from error
 
