@@ -150,7 +150,7 @@ def _is_wrong(name: str) -> bool:
 
 
 @functools.cache
-def _load_formulas() -> None:
+def load_formulas() -> None:
     """Let torch load its formulas of tangents, which warns of torch's own code."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", FutureWarning)
@@ -188,7 +188,7 @@ def forward_mixed(
     leaves = [loss.leaves[position] for position in wanted]
     weights = [_unexpanded(p).requires_grad_(params_too) for p in params]
     try:
-        _load_formulas()
+        load_formulas()
         with forward_ad.dual_level():
             with torch.enable_grad():
                 duals = [

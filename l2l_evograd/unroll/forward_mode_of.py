@@ -1,17 +1,16 @@
 """``forward_mode_of``: tangents through a training run of any optimizer."""
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.func import jvp, vmap
 
 from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.checks import NotFiniteError
+from l2l_evograd.estimators.exact import load_formulas
 from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.unroll.columns import LIMIT, Columns
 from l2l_evograd.unroll.groups import GroupNames
@@ -109,7 +108,7 @@ def forward_mode_of(
         clip,
     )
     run, initial, windows = prepared.run, prepared.initial, prepared.schedule
-    _load_formulas()
+    load_formulas()
     columns = Columns(run.hyperparameters, initial, windows, limit)
     tangents = Tangents(run, initial, windows, columns, chunk_size)
     weights = initial.weights()
@@ -198,14 +197,6 @@ def _tangent(
 
     found: tuple[Tensor, State] = jvp(stepped, primals, tangents)[1]
     return found
-
-
-@functools.cache
-def _load_formulas() -> None:
-    """Let torch load its formulas of tangents, which warns of torch's own code."""
-    with warnings.catch_warnings(), forward_ad.dual_level():
-        warnings.simplefilter("ignore", FutureWarning)
-        forward_ad.make_dual(torch.zeros(1), torch.zeros(1))
 
 
 def _unit(active: int | None, length: int, weight: Tensor) -> Tensor:

@@ -78,8 +78,8 @@ class TrainingRun:
         self._outer_loss = outer_loss
         self._problem = _problem(params, hyperparameters)
         self._plain = hyperparameters is None
-        self._dict = isinstance(self._problem, DictProblem)
-        hidden = self._plain and self._dict  # a stand-in that no loss sees
+        # A stand-in that no loss sees.
+        hidden = self._plain and isinstance(self._problem, DictProblem)
         self.hyperparameters = [] if hidden else self._problem.hyperparameters
         self.names = self._problem.weight_names
         check_no_hooks(self.hyperparameters)
