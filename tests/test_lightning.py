@@ -188,8 +188,8 @@ def test_bad_arguments_are_refused():
             make_module(**options)
 
     refused("as many test_ways as train_ways, got 4 and 3: the model's", test_ways=4)
-    refused("train_queries of at least 1, got 0", train_queries=0)
-    refused("adaptation_steps of at least 0, got -1", adaptation_steps=-1)
+    refused("train_queries to be a whole number of at least 1, got 0", train_queries=0)
+    refused("adaptation_steps to be a whole number of at least 0", adaptation_steps=-1)
     refused("data_parallel=True .* strategy='ddp'", data_parallel=True)
     refused("positive", adaptation_lr=-1.0)
     refused("has 0.weight", hyperparameters="head")

@@ -142,9 +142,9 @@ def test_a_module_trains_validates_tests_and_is_loaded(name, tmp_path):
 
 
 def test_no_inner_steps_are_refused():
-    with pytest.raises(ValueError, match="adaptation_steps of at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps to be a whole number of at least"):
         LightningWarpGrad(make_net(), warp="1", adaptation_steps=0)
-    with pytest.raises(ValueError, match="adaptation_steps of at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps to be a whole number of at least"):
         LightningARUBA(make_net(), adaptation_steps=0)
 
 

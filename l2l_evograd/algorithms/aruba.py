@@ -19,6 +19,7 @@ from l2l_evograd.algorithms.rate_statistics import (
 )
 from l2l_evograd.checks import (
     InputError,
+    NotFiniteError,
     check_choice,
     check_not_negative,
     check_positive,
@@ -73,6 +74,8 @@ class ARUBA(BaseLearner):
         allow_unused: whether the inner loss may leave parameters unused. Their rates do
             not change.
         allow_nograd: accepted for compatibility with MAML.
+        nan_policy: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`; with ``"skip"``
+            learners that diverged are not collected either.
 
     Attributes:
         distances, gradients: b and g, as buffers, so that ``state_dict`` holds them.
@@ -101,6 +104,7 @@ class ARUBA(BaseLearner):
         p: float = 1.0,
         allow_unused: bool | None = None,
         allow_nograd: bool = False,
+        nan_policy: str = "raise",
     ) -> None:
         if isinstance(lr, Tensor | Sequence | nn.Module) and not isinstance(lr, str):
             raise InputError(
@@ -114,6 +118,7 @@ class ARUBA(BaseLearner):
             first_order=True,
             allow_unused=allow_unused,
             allow_nograd=allow_nograd,
+            nan_policy=nan_policy,
         )
         check_choice(rates, RATES, "rates")
         self.zeta = check_positive(zeta, "zeta")
@@ -221,7 +226,11 @@ class ARUBA(BaseLearner):
         b, g = self.distances.tensors, self.gradients.tensors
         ways = zip(task.start, learner._weights(), b, strict=True)
         moved = [x.to(sums) - plain(end.detach()).to(sums) for x, end, sums in ways]
-        check_task(moved, task.squares)
+        try:
+            check_task(moved, task.squares)
+        except NotFiniteError:
+            self._watch.skip()
+            return
         power = (int(self.tasks) + 2) ** self.p  # this is task number self.tasks + 1
         for place in task.used:
             b[place] += 0.5 * moved[place].square() + self._priors[0] / power

@@ -16,8 +16,15 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.algorithms.checkpoints import Checkpoints
-from l2l_evograd.checks import InputError
+from l2l_evograd.checks import (
+    InputError,
+    NotFiniteError,
+    check_flag,
+    check_generator,
+    check_module,
+)
 from l2l_evograd.estimators import Estimator
+from l2l_evograd.finite import Watch
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
     References,
@@ -46,7 +53,9 @@ from l2l_evograd.replay.tensor import (
     tape_attributes,
     taped,
 )
+from l2l_evograd.replay.wrong_derivatives import RightTwice, normalises_weights
 from l2l_evograd.seeds import default_generator, draw_seed
+from l2l_evograd.undo import Undo
 from l2l_evograd.updates.adjoint import Gate
 from l2l_evograd.updates.inner_step import (
     MEMORY_LIMIT,
@@ -83,6 +92,7 @@ class BaseLearner(nn.Module):
         memory: how exact derivatives use memory.
         memory_limit: bytes of kept graphs at which ``memory="auto"`` changes its way.
         check: when the inner loss is repeated and compared with the original.
+        nan_policy: what happens to what is not finite.
 
     Raises:
         TypeError, ValueError: as :class:`~l2l_evograd.EvoGradMetaOptimizer`.
@@ -103,11 +113,12 @@ class BaseLearner(nn.Module):
         memory: str = "auto",
         memory_limit: int = MEMORY_LIMIT,
         check: str = "first",
+        nan_policy: str = "raise",
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"expected model to be a torch.nn.Module, got {type(model).__name__}"
-            )
+        check_module(model)
+        check_flag(allow_nograd, "allow_nograd")
+        _check_flags(first_order=first_order, allow_unused=allow_unused)
+        watch = Watch(nan_policy)
         copy_structure(model)  # raises an error if the model cannot be cloned
         super().__init__()
         self.module = model
@@ -133,16 +144,14 @@ class BaseLearner(nn.Module):
                 "expected lr to be a number for update='evolution', which does not use "
                 "it, got tensors; use update='gradient' for learned rates"
             )
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"expected generator to be a torch.Generator, got "
-                f"{type(generator).__name__}"
-            )
+        check_generator(generator)
         self.generator = default_generator() if generator is None else generator
         self._history = History(check)
         self._keeping = Keeping(memory, memory_limit)
+        self._watch = watch
         self._checkpoints = Checkpoints()
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+        self._normalises_weights = normalises_weights(model)
         self._normalizes = has_statistics(model)
         self._gate = Gate()
         self._is_learner = False
@@ -182,6 +191,11 @@ class BaseLearner(nn.Module):
 
         Cost: a copy of the weights and buffers.
         """
+        _check_flags(
+            first_order=first_order,
+            allow_unused=allow_unused,
+            allow_nograd=allow_nograd,
+        )
         learner = copy.copy(self)
         # A shallow copy shares the dictionaries of parameters, buffers and submodules.
         learner.__dict__ = {
@@ -228,11 +242,16 @@ class BaseLearner(nn.Module):
         with self._kernels():
             return self._call(args, kwargs)
 
-    def _kernels(self) -> contextlib.AbstractContextManager[None]:
+    def _kernels(self) -> contextlib.AbstractContextManager[object]:
         """Return a context with kernels that have the derivatives that are needed."""
-        if self._twice:
+        if not self._twice:
+            return contextlib.nullcontext()
+        if not self._normalises_weights:
             return TwiceDifferentiable(self._recurrent)
-        return contextlib.nullcontext()
+        stack = contextlib.ExitStack()
+        stack.enter_context(TwiceDifferentiable(self._recurrent))
+        stack.enter_context(RightTwice())
+        return stack
 
     def _call(self, args: Any, kwargs: dict[str, Any]) -> Any:
         outputs = self._recorded(args, kwargs)
@@ -272,33 +291,66 @@ class BaseLearner(nn.Module):
                 loss has to be computed again and cannot be.
             ValueError: if the loss is not a finite scalar, or does not use some of
                 the adapted parameters or hyperparameters.
+            NotFiniteError: a ValueError, if the loss, its gradient, the weights or the
+                hyperparameters are not finite, unless the algorithm was made with
+                ``nan_policy="skip"``.
             RuntimeError: if the loss, computed again, gives a different result.
+
+        The learner has not moved if an error is raised, or if a step is skipped.
         """
+        _check_flags(
+            first_order=first_order,
+            allow_unused=allow_unused,
+            allow_nograd=allow_nograd,
+        )
         if not self._is_learner:
             raise TypeError(
                 "adapt() moves the weights of a clone: expected a learner, got the "
                 "original; call learner = meta.clone() first"
             )
         if callable(loss) and not isinstance(loss, Tensor):
-            with self._recording(buffers_of(self.module)):
-                loss = loss(self)
+            devices = {weight.device for weight in self._weights()}
+            with Undo(None, devices, self.generator):
+                with self._recording(buffers_of(self.module)):
+                    value = loss(self)
+                self._adapt(value, first_order, allow_unused)
+            return
+        self._adapt(loss, first_order, allow_unused)
+
+    def _adapt(
+        self, loss: Tensor, first_order: bool | None, allow_unused: bool | None
+    ) -> None:
+        """Make one inner step on a value of the loss."""
         if self._follows_way():
             self._check_unbroken()
         params = self._weights()
         stays = self._checkpoints.behind(loss)
-        moved = self._moved(
-            Situation(
-                value=loss,
-                params=params,
-                names=self._names,
-                lr=matched(self.lr, self._names, params),
-                first_order=self.first_order if first_order is None else first_order,
-                allow_unused=self.allow_unused
-                if allow_unused is None
-                else allow_unused,
-                seed=draw_seed(self.generator) if self._update.estimator.random else 0,
+        rates = matched(self.lr, self._names, params)
+        random = self._update.estimator.random
+        before = self.generator.get_state() if random else None
+        try:
+            moved = self._moved(
+                Situation(
+                    value=loss,
+                    params=params,
+                    names=self._names,
+                    lr=rates,
+                    first_order=self.first_order
+                    if first_order is None
+                    else first_order,
+                    allow_unused=self.allow_unused
+                    if allow_unused is None
+                    else allow_unused,
+                    seed=draw_seed(self.generator) if random else 0,
+                )
             )
-        )
+        except Exception as error:
+            if before is not None:
+                self.generator.set_state(before)
+            if not isinstance(error, NotFiniteError):
+                raise
+            self._watch.skip()
+            return
         self._put(moved, params, stays)
 
     def _put(
@@ -355,6 +407,7 @@ class BaseLearner(nn.Module):
                 keep=self._keeping.keeps,
                 check=self._records and self._history.due(),
                 gate=self._gate,
+                watch=self._watch,
             ),
         )
         self._check_reached(stepped.reached, now.allow_unused)
@@ -363,6 +416,16 @@ class BaseLearner(nn.Module):
         self._has_moved = True
         self._decide()
         return stepped
+
+    @property
+    def nan_policy(self) -> str:
+        """What happens to what is not finite: ``"raise"`` or ``"skip"``."""
+        return self._watch.nan_policy
+
+    @property
+    def skipped(self) -> int:
+        """How many steps and hypergradients were left out, of all learners together."""
+        return self._watch.skipped
 
     def _decide(self) -> None:
         """Decide whether later calls are recorded and later steps computed again."""
@@ -452,3 +515,9 @@ class BaseLearner(nn.Module):
         self.generator = torch.Generator(device)
         self.generator.set_state(random_state)
         self._is_learner = True
+
+
+def _check_flags(**flags: object) -> None:
+    for name, flag in flags.items():
+        if flag is not None:
+            check_flag(flag, name)

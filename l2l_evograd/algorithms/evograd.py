@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from l2l_evograd.algorithms.base_learner import BaseLearner
 from l2l_evograd.algorithms.meta_batch import adapt_tasks
+from l2l_evograd.checks import check_callable
 from l2l_evograd.estimators import Estimator
 from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.updates.inner_step import MEMORY_LIMIT
@@ -65,6 +66,17 @@ class EvoGradMetaOptimizer(BaseLearner):
             original: ``"first"`` (default), in the first 3 steps and every 100th;
             ``"always"``; ``"never"``. Steps that are computed again are always
             compared.
+        nan_policy: what happens if an inner loss, its gradient, a weight, a
+            hyperparameter, or in ``backward()`` a hypergradient is NaN or infinite.
+            ``"raise"``: NotFiniteError. ``"skip"``: :attr:`skipped` counts it, an inner
+            step leaves the learner as it is, and a step through which a hypergradient
+            is not finite adds nothing to it. On a CUDA device the values of ``"raise"``
+            are looked at when they have arrived, in a later call; ``"skip"`` waits for
+            the device. What autograd adds to ``.grad`` besides, as the gradient of the
+            initial weights, is the caller's to look at.
+
+    Attributes:
+        skipped: see ``nan_policy``; clones count together.
 
     Raises:
         TypeError: if the model is not a module, is scripted or is the result of
@@ -96,6 +108,7 @@ class EvoGradMetaOptimizer(BaseLearner):
         memory: str = "auto",
         memory_limit: int = MEMORY_LIMIT,
         check: str = "first",
+        nan_policy: str = "raise",
     ) -> None:
         super().__init__(
             model,
@@ -110,6 +123,7 @@ class EvoGradMetaOptimizer(BaseLearner):
             memory=memory,
             memory_limit=memory_limit,
             check=check,
+            nan_policy=nan_policy,
         )
 
     @property
@@ -168,6 +182,7 @@ class EvoGradMetaOptimizer(BaseLearner):
             The arithmetic of the loop in a few large operations. The graphs of all
             tasks exist at the same time.
         """
+        check_callable(loss, "loss", "loss(outputs, labels)")
 
         def of_task(model: nn.Module, inputs: Tensor, labels: Tensor) -> Any:
             return loss(model(inputs), labels), ()

@@ -12,7 +12,7 @@ from l2l_evograd.algorithms.tasks import (
     TasksModel,
     number_of_tasks,
 )
-from l2l_evograd.checks import check_count
+from l2l_evograd.checks import NotFiniteError, check_count
 from l2l_evograd.seeds import draw_seed
 from l2l_evograd.updates.learning_rates import matched
 from l2l_evograd.updates.situation import Situation
@@ -43,8 +43,29 @@ def adapt_tasks(
     """
     tasks = number_of_tasks(support, query)
     _check_ordinary(meta)
-    check_count(steps, "steps", least=0)
+    steps = check_count(steps, "steps", least=0)
     size = tasks if chunk_size is None else check_count(chunk_size, "chunk_size")
+    before = meta.generator.get_state()
+    try:
+        return _adapt_all(
+            meta, inner_loss, outer_loss, support, query, tasks, steps, size
+        )
+    except Exception:
+        meta.generator.set_state(before)
+        raise
+
+
+def _adapt_all(
+    meta: "EvoGradMetaOptimizer",
+    inner_loss: TaskLoss,
+    outer_loss: TaskLoss,
+    support: Pair,
+    query: Pair,
+    tasks: int,
+    steps: int,
+    size: int,
+) -> tuple[Tensor, Any]:
+    """Adapt to the tasks, ``size`` at a time."""
     random = meta._update.estimator.random
     seeds = [
         [draw_seed(meta.generator) if random else 0 for _ in range(steps)]
@@ -108,18 +129,20 @@ def _adapt_chunk(
                 f"the model uses activation checkpoints, which torch.func.vmap cannot "
                 f"compute again: {LOOP}, or chunk_size to save memory"
             )
-        params = learner._moved(
-            Situation(
-                value=losses.sum(),
-                each=losses,
-                params=params,
-                names=learner._names,
-                lr=matched(learner.lr, learner._names, own),
-                first_order=learner.first_order,
-                allow_unused=learner.allow_unused,
-                seed=step_seeds,
-            )
+        now = Situation(
+            value=losses.sum(),
+            each=losses,
+            params=params,
+            names=learner._names,
+            lr=matched(learner.lr, learner._names, own),
+            first_order=learner.first_order,
+            allow_unused=learner.allow_unused,
+            seed=step_seeds,
         )
+        try:
+            params = learner._moved(now)
+        except NotFiniteError:
+            learner._watch.skip()  # the step of all tasks
     model.renewed_buffers()
     with learner._kernels():
         return model.losses(outer_loss, params, query)

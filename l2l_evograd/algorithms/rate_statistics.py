@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from l2l_evograd.checks import InputError
+from l2l_evograd.checks import InputError, NotFiniteError
 from l2l_evograd.hyperparameters import References
 
 #: What may share a rate.
@@ -86,7 +86,8 @@ def priors(lr: float, zeta: float) -> tuple[float, float]:
     Raises:
         InputError: if they are not numbers of single precision.
     """
-    found = (lr * zeta) ** 2, zeta**2
+    # Products, because a power of a float raises an error where it overflows.
+    found = (lr * zeta) * (lr * zeta), zeta * zeta
     known = torch.finfo(torch.float32)
     if not all(known.tiny <= prior <= known.max for prior in found):
         raise InputError(
@@ -104,11 +105,11 @@ def check_task(moved: Sequence[Tensor], squares: Sequence[Tensor]) -> None:
         squares: their sums of squared gradients.
 
     Raises:
-        InputError: if one of these, or its square, is not finite.
+        NotFiniteError: if one of these, or its square, is not finite.
     """
     sums = [part.square().sum() for part in moved] + [part.sum() for part in squares]
     if not torch.stack([part.to(sums[0].device) for part in sums]).sum().isfinite():
-        raise InputError(
+        raise NotFiniteError(
             "expected finite weights and squared gradients of the task, got others; "
             "lower lr or check the data, and leave this learner out"
         )

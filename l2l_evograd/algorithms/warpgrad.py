@@ -62,6 +62,7 @@ class WarpGrad(BaseLearner):
         allow_nograd: accepted for compatibility with MAML.
         generator: generator of the estimator's perturbations.
         check: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
+        nan_policy: likewise; with ``"skip"`` the graph of two steps is kept at a time.
 
     Raises:
         TypeError, ValueError: as :class:`~l2l_evograd.EvoGradMetaOptimizer`.
@@ -99,6 +100,7 @@ class WarpGrad(BaseLearner):
         allow_nograd: bool = False,
         generator: torch.Generator | None = None,
         check: str = "first",
+        nan_policy: str = "raise",
     ) -> None:
         if isinstance(model, nn.Module):
             warp = find_warp_parameters(warp, model)
@@ -112,6 +114,7 @@ class WarpGrad(BaseLearner):
             estimator=Exact() if estimator is None else estimator,
             generator=generator,
             check=check,
+            nan_policy=nan_policy,
         )
         if init is not None:
             check_choice(init, tuple(METHODS), "init")
@@ -178,7 +181,8 @@ class WarpGrad(BaseLearner):
             weights and loss, Leap's gradient.
 
         Raises:
-            ValueError: if ``init`` is None, without a step, or without the loss.
+            ValueError: if ``init`` is None, without a step, without the loss, or,
+                unless it is skipped, if the gradient is not finite.
             TypeError: if this is not a clone.
             RuntimeError: if the graph of the query loss was freed.
 
@@ -204,6 +208,8 @@ class WarpGrad(BaseLearner):
             )
         self._check_unbroken()
         value, gradient = self._way.directed(loss, self._weights())
+        if not self._watch.passes({"the gradient of the initial weights": gradient}):
+            gradient = [torch.zeros_like(part) for part in gradient]
         return loss_with_gradient(value, self._initial, gradient)
 
     def _start(self, parameter: Tensor) -> Tensor:
@@ -224,16 +230,16 @@ class WarpGrad(BaseLearner):
     def _moved(self, now: Situation) -> list[Tensor]:
         """Make an inner step; the new weights lead to φ through this step alone."""
         check_no_hooks(self._references.tensors)
-        if self._open is not None:
-            self._open.release()
-            if not self._curved:
-                self._keeping.release()
+        earlier = self._open
+        if self.nan_policy == "raise":  # else the step may be left out
+            self._release(earlier)
         warp = () if now.first_order else self._references.tensors
         if now.first_order and not all(self._reached):
             reached = reaches(now.value, self._references.tensors)
             self._check_reached(reached, now.allow_unused)
         with self._cuts.closed():
             stepped = self._stepped(replace(now, first_order=not self._curved), warp)
+        self._release(earlier)
         if self._way is not None:
             self._way.note(now.params, now.value, stepped)
         rates = [] if isinstance(now.lr, float) else now.lr
@@ -242,7 +248,14 @@ class WarpGrad(BaseLearner):
         if not sources:
             return [value.requires_grad_() for value in values]
         self._open = _OneStep(stepped, sources, self._cuts)
-        return attached(values, sources, self._open, (), self._cuts)
+        return attached(values, sources, self._open, (), self._cuts, self._watch)
+
+    def _release(self, step: "_OneStep | None") -> None:
+        """Free the graph of an earlier step."""
+        if step is not None:
+            step.release()
+            if not self._curved:
+                self._keeping.release()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state, without the graphs of steps."""

@@ -12,14 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.bilevel.problem import Loss, ModuleProblem, outer_gradient
-from l2l_evograd.checks import check_loss, check_positive
+from l2l_evograd.checks import (
+    check_callable,
+    check_differentiable,
+    check_flag,
+    check_loss,
+    check_module,
+    check_rate,
+)
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import Estimator
+from l2l_evograd.finite import Watch, check_tensors
 from l2l_evograd.hyperparameters import Hyperparameters, check_reached
 from l2l_evograd.replay.call_state import RandomState, random_state
 from l2l_evograd.replay.program import LostHistory, Program
 from l2l_evograd.replay.tensor import plain
 from l2l_evograd.seeds import draw_seed
+from l2l_evograd.undo import kept_grads, unchanged, undo_for
 from l2l_evograd.updates.inner_step import History, Update, inner_step, make_update
 from l2l_evograd.updates.situation import Situation
 
@@ -100,7 +109,9 @@ def bilevel_gradients(
     """Return the gradients of λ and of the weights, and both losses.
 
     Computes dL(θ'(λ), λ)/dλ, where θ' = θ − lr ∇_θ ℓ(θ, λ) is a virtual step from the
-    current weights, and ∇_θ ℓ(θ, λ). No parameter and no ``.grad`` is changed.
+    current weights, and ∇_θ ℓ(θ, λ). No parameter and no ``.grad`` is changed. The
+    losses, θ and λ must be finite; the gradients may be infinite, as those of losses
+    that were scaled up for half precision, and the caller looks at them.
 
     Args:
         model: the base model; its parameters that require grad and are not λ are θ.
@@ -124,6 +135,7 @@ def bilevel_gradients(
 
     Raises:
         TypeError, ValueError, RuntimeError: as :func:`~l2l_evograd.hypergradient`.
+            Buffers and random state are then as before the call.
 
     Cost:
         One inner forward pass and one backward pass, one forward and backward pass of
@@ -132,20 +144,23 @@ def bilevel_gradients(
 
     Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1.
     """
-    return compute(
-        model,
-        inner_loss,
-        outer_loss,
-        hyperparameters,
-        lr,
-        make_update(update, estimator, Processes(process_group)),
-        generator,
-        allow_unused,
-        also,
-        keep,
-        check,
-        move,
-    )
+    check_module(model)
+    rule = make_update(update, estimator, Processes(process_group))
+    with undo_for(model, generator):
+        return compute(
+            model,
+            inner_loss,
+            outer_loss,
+            hyperparameters,
+            lr,
+            rule,
+            generator,
+            allow_unused,
+            also,
+            keep,
+            check,
+            move,
+        )
 
 
 def compute(
@@ -161,16 +176,33 @@ def compute(
     keep: bool,
     check: str,
     move: Move | None = None,
+    watch: Watch | None = None,
 ) -> BilevelGradients:
-    """Compute what :func:`bilevel_gradients` returns, for a given update rule."""
+    """Compute what :func:`bilevel_gradients` returns, for a given update rule.
+
+    ``watch`` looks at all gradients; None: the caller does.
+    """
+    check_callable(inner_loss, "inner_loss", "inner_loss(view)")
+    check_callable(outer_loss, "outer_loss", "outer_loss(view)")
+    check_flag(allow_unused, "allow_unused")
     processes = rule.processes
-    rate = check_positive(lr, "lr")
+    rate = check_rate(lr)
+    alone = processes.group is None  # else what is averaged is looked at
+    wait = watch is not None and watch.wait
     problem = ModuleProblem(model, hyperparameters, own_buffers=False)
     names = problem.weight_names
     also = list(also)
+    if watch is None:
+        check_tensors(
+            {
+                "the hyperparameters": problem.hyperparameters,
+                "the weights": problem.values,
+            }
+        )
     taken: list[Tensor | None] = []
 
     def move_first(loss: Tensor, params: Sequence[Tensor]) -> None:
+        check_differentiable(loss)
         found = torch.autograd.grad(
             loss, [*params, *also], allow_unused=True, retain_graph=True
         )
@@ -178,13 +210,15 @@ def compute(
         if move is not None:
             move(dict(zip(names, taken, strict=False)), taken[len(params) :])
 
-    with torch.enable_grad():
+    with torch.enable_grad(), kept_grads(problem.hyperparameters):
         start = _Start(problem, inner_loss)
-        value = problem.inner(
-            inner_loss, record=True, twice=rule.estimator.exact, mark=keep
-        )
+        due = History.of(check, inner_loss, problem.identity).due()
+        held = [*problem.values, *problem.hyperparameters]
+        with unchanged(held, "the inner loss", due):
+            value = problem.inner(
+                inner_loss, record=True, twice=rule.estimator.exact, mark=keep
+            )
         shared = _part_behind(value, problem) if keep else None
-        history = History.of(check, inner_loss, problem.identity)
         stepped = inner_step(
             rule,
             Situation(
@@ -195,13 +229,14 @@ def compute(
                 hyperparameters=problem.hyperparameters,
                 first_order=True,
                 allow_unused=allow_unused,
-                check=history.due(),
+                check=due,
                 seed=processes.common(
                     _seed(generator, rule.estimator), _device(problem)
                 ),
                 retain_graph=shared is not None,
                 extras=also,
                 beforehand=None if move is None else move_first,
+                watch=watch,
             ),
         )
         if not allow_unused:
@@ -211,12 +246,17 @@ def compute(
         # Otherwise its graph would stay in memory during the passes below.
         del value
         problem.values = stepped.params
-        outer = check_loss(problem.outer(outer_loss), "the outer loss")
+        with unchanged([*held, *stepped.params], "the outer loss", due):
+            outer = problem.outer(outer_loss)
+        check_loss(outer, "the outer loss", wait, look=alone)
         hypergradients = outer_gradient(outer, problem.hyperparameters, allow_unused)
         *hypergradients, inner_value, outer = processes.means(
             [*(grad.detach() for grad in hypergradients), inner_value, outer.detach()]
         )
     problem.values = before
+    if not alone:
+        check_loss(inner_value, "the mean inner loss", wait)
+        check_loss(outer, "the mean outer loss", wait)
 
     def again() -> tuple[dict[str, Tensor | None], list[Tensor | None]]:
         with torch.enable_grad():

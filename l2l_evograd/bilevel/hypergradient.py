@@ -1,23 +1,32 @@
 """``hypergradient``: a pure function from weights and hyperparameters to gradients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from l2l_evograd.bilevel.problem import DictProblem, Loss, ModuleProblem, outer_gradient
-from l2l_evograd.checks import check_count, check_loss, check_positive
+from l2l_evograd.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_loss,
+    check_rate,
+)
 from l2l_evograd.estimators import Estimator
+from l2l_evograd.finite import HYPERGRADIENT, OUTER_ADVICE, Watch
 from l2l_evograd.hyperparameters import Hyperparameters, check_reached
 from l2l_evograd.replay.tensor import plain
 from l2l_evograd.seeds import default_generator, draw_seed
+from l2l_evograd.undo import kept_grads, unchanged, undo_for
 from l2l_evograd.updates.adjoint import Gate
 from l2l_evograd.updates.evolution import Evolution
 from l2l_evograd.updates.inner_step import (
     MEMORY_LIMIT,
     History,
     Keeping,
+    Update,
     inner_step,
     make_update,
     needs_a_record,
@@ -97,6 +106,7 @@ def hypergradient(
     Raises:
         TypeError, ValueError: if a loss is not a finite scalar tensor, if one of λ is
             among the weights or is not used, or if a setting is out of range.
+        NotFiniteError: a ValueError, if a loss, a gradient, θ or λ is not finite.
         RuntimeError: if the inner loss, computed again, gives a different result.
 
     Cost:
@@ -108,9 +118,42 @@ def hypergradient(
     """
     rule = make_update(update, estimator)
     rate = _number(lr, isinstance(rule, Evolution))
+    check_callable(outer_loss, "outer_loss", "as inner_loss is")
+    check_flag(allow_unused, "allow_unused")
+    if first_order is not None:
+        check_flag(first_order, "first_order")
+    with undo_for(params, generator):
+        return _hypergradient(
+            _one_for_each_step(inner_loss, steps),
+            outer_loss,
+            params,
+            hyperparameters,
+            rate,
+            rule,
+            first_order,
+            generator,
+            allow_unused,
+            Keeping(memory, memory_limit),
+            check,
+        )
+
+
+def _hypergradient(
+    losses: list[Loss],
+    outer_loss: Loss,
+    params: Mapping[str, Tensor] | nn.Module,
+    hyperparameters: Hyperparameters | Mapping[str, Tensor],
+    rate: float,
+    rule: Update,
+    first_order: bool | None,
+    generator: torch.Generator | None,
+    allow_unused: bool,
+    keeping: Keeping,
+    check: str,
+) -> Hypergradient:
+    """Return what :func:`hypergradient` returns, for arguments that were checked."""
     if first_order is None:
         first_order = not rule.estimator.exact
-    losses = _one_for_each_step(inner_loss, steps)
     problem: DictProblem | ModuleProblem
     if isinstance(params, nn.Module):
         problem = ModuleProblem(params, hyperparameters)
@@ -118,11 +161,11 @@ def hypergradient(
         problem = DictProblem(params, hyperparameters)
     if generator is None and rule.estimator.random:
         generator = default_generator()
-    keeping = Keeping(memory, memory_limit)
+    watch = Watch(results=False)
     gate = Gate()
     first: Tensor | None = None
     reached = [False] * len(problem.hyperparameters)
-    with torch.enable_grad():
+    with torch.enable_grad(), kept_grads(problem.hyperparameters):
         for position, loss in enumerate(losses):
             # The curvature of the first step only affects the gradient of the initial
             # weights, which is not wanted.
@@ -132,7 +175,10 @@ def hypergradient(
             recorded = needs_a_record(
                 rule, problem.hyperparameters, dropped, keeping, history
             )
-            value = problem.inner(loss, recorded, twice)
+            due = recorded and history.due()
+            held = [*problem.values, *problem.hyperparameters]
+            with unchanged(held, "the inner loss", due or position == 0):
+                value = problem.inner(loss, recorded, twice)
             if position == 0 and len(losses) > 1:
                 problem.warn_of_lost_state()
             stepped = inner_step(
@@ -148,11 +194,12 @@ def hypergradient(
                     again=twice and keeping.again,
                     insist=keeping.insist,
                     keep=keeping.keeps,
-                    check=recorded and history.due(),
+                    check=due,
                     seed=draw_seed(generator)
                     if generator and rule.estimator.random
                     else 0,
                     gate=gate,
+                    watch=watch,
                 ),
             )
             pairs = zip(reached, stepped.reached, strict=True)
@@ -164,8 +211,10 @@ def hypergradient(
             del value, stepped
         if not allow_unused:
             check_reached(reached, problem.hyperparameters, problem.names)
-        outer = check_loss(problem.outer(outer_loss), "the outer loss")
+        with unchanged([*problem.values, *held], "the outer loss", due):
+            outer = check_loss(problem.outer(outer_loss), "the outer loss")
         gradients = outer_gradient(outer, problem.hyperparameters, allow_unused)
+        watch.look({HYPERGRADIENT: gradients}, OUTER_ADVICE)
     if first is None:
         raise ValueError("expected at least one inner loss, got none")
     named = zip(problem.weight_names, problem.values, strict=True)
@@ -180,21 +229,18 @@ def _number(lr: Any, optional: bool) -> float:
         raise ValueError(
             "expected lr, the inner learning rate, for update='gradient', got None"
         )
-    if isinstance(lr, Tensor) and lr.numel() == 1:
-        if lr.requires_grad:
-            raise ValueError(
-                "expected lr to be a number, got a tensor that requires grad; use "
-                "EvoGradMetaOptimizer(lr=...) for learned rates"
-            )
-        lr = lr.item()
-    return check_positive(lr, "lr")
+    return check_rate(lr)
 
 
 def _one_for_each_step(inner_loss: Loss | Sequence[Loss], steps: int) -> list[Loss]:
-    check_count(steps, "steps")
+    steps = check_count(steps, "steps")
     if callable(inner_loss):
         return [inner_loss] * steps
+    if isinstance(inner_loss, Tensor) or not isinstance(inner_loss, Iterable):
+        check_callable(inner_loss, "inner_loss", "inner_loss(params, hyperparameters)")
     losses = list(inner_loss)
+    for loss in losses:
+        check_callable(loss, "every inner loss", "inner_loss(params, hyperparameters)")
     if steps not in (1, len(losses)) or not losses:
         raise ValueError(
             f"expected one inner loss for each of {steps} steps, got {len(losses)}"

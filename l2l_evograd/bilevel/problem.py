@@ -22,6 +22,7 @@ from l2l_evograd.replay.call_state import TwiceDifferentiable
 from l2l_evograd.replay.inner_loss import or_zeros
 from l2l_evograd.replay.module_copy import copy_structure
 from l2l_evograd.replay.tensor import Recording
+from l2l_evograd.replay.wrong_derivatives import RightTwice, normalises_weights
 
 Loss = Callable[..., Tensor]
 
@@ -67,6 +68,7 @@ class ModuleProblem:
         self.identity = id(model), tuple(t.shape for t in self.hyperparameters)
         self._own_buffers = own_buffers
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
+        self._normalises_weights = normalises_weights(model)
         self._buffers = {
             id(b): b.detach().clone() if own_buffers else b for b in model.buffers()
         }
@@ -90,6 +92,8 @@ class ModuleProblem:
         with contextlib.ExitStack() as stack:
             if twice:
                 stack.enter_context(TwiceDifferentiable(self._recurrent))
+                if self._normalises_weights:
+                    stack.enter_context(RightTwice())
             if record:
                 recording = Recording(self._buffers.values(), marked)
                 stack.enter_context(recording)
@@ -193,6 +197,13 @@ class DictProblem:
                 f"expected params to be a dict of tensors or a module, got "
                 f"{type(params).__name__}; use dict(model.named_parameters())"
             )
+        for name, value in params.items():
+            if not isinstance(value, Tensor) or not _has_fractions(value):
+                kind = getattr(value, "dtype", type(value).__name__)
+                raise TypeError(
+                    f"expected params to hold tensors in floating point, got {kind} "
+                    f"for {name!r}"
+                )
         self._given = hyperparameters
         self.weight_names = list(params)
         self.values = [p.detach().requires_grad_() for p in params.values()]
@@ -216,6 +227,7 @@ class DictProblem:
         with contextlib.ExitStack() as stack:
             if twice:
                 stack.enter_context(TwiceDifferentiable(recurrent=False))
+                stack.enter_context(RightTwice())
             if record:
                 marked = self.hyperparameters if mark else ()
                 stack.enter_context(Recording((), marked))
@@ -243,6 +255,10 @@ def structured_as(given: object, tensors: list[Tensor]) -> Any:
     return tensors
 
 
+def _has_fractions(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
 def tensors_of(hyperparameters: object) -> list[Tensor]:
     """Return λ as a list of tensors.
 
@@ -262,10 +278,11 @@ def tensors_of(hyperparameters: object) -> list[Tensor]:
             f"tensors, got {type(hyperparameters).__name__}"
         )
     for item in found:
-        if not isinstance(item, Tensor):
+        if not isinstance(item, Tensor) or not _has_fractions(item):
+            kind = item.dtype if isinstance(item, Tensor) else type(item).__name__
             raise TypeError(
-                f"expected every hyperparameter to be a tensor, got "
-                f"{type(item).__name__}"
+                f"expected every hyperparameter to be a tensor, got {kind}; its values "
+                f"must be in floating point"
             )
     if not found:
         raise ValueError("expected at least one hyperparameter, got none")

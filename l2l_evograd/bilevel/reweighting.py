@@ -1,5 +1,6 @@
 """``reweighting_step``: one training step whose samples a clean batch weights."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,9 +12,11 @@ from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.bilevel.step import bilevel_step
 from l2l_evograd.checks import (
     InputError,
+    check_callable,
     check_count,
     check_differentiable,
     check_loss,
+    check_module,
 )
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import Estimator
@@ -31,12 +34,15 @@ class ReweightingStep(NamedTuple):
         losses: ℓ_i at the weights θ from before the step, detached, shape (N,).
         outer_loss: L at θ, detached; with a process group the mean.
         hypergradient: dL/dw_i at w = 0, shape (N,).
+        skipped: whether something was not finite, so that nothing has moved; then the
+            others are NaN. Only with ``nan_policy="skip"``.
     """
 
     weights: Tensor
     losses: Tensor
     outer_loss: Tensor
     hypergradient: Tensor
+    skipped: bool = False
 
 
 def reweighting_step(
@@ -51,6 +57,7 @@ def reweighting_step(
     generator: torch.Generator | None = None,
     process_group: "ProcessGroup | None" = None,
     check: str = "first",
+    nan_policy: str = "raise",
 ) -> ReweightingStep:
     """Weight each sample by how much a step on it lowers the outer loss, and step.
 
@@ -79,6 +86,7 @@ def reweighting_step(
             :func:`~.bilevel_step`. Each has N samples of its own; the weights are
             normalised over all of them.
         check: as for :func:`~.bilevel_step`.
+        nan_policy: as for :func:`~.bilevel_step`.
 
     Returns:
         :class:`ReweightingStep`. The parameters have the applied gradients in
@@ -98,7 +106,9 @@ def reweighting_step(
     Source: Ren, Zeng, Yang, Urtasun, "Learning to Reweight Examples for Robust Deep
     Learning", ICML 2018, Algorithm 1.
     """
-    check_count(num_samples, "num_samples")
+    num_samples = check_count(num_samples, "num_samples")
+    check_module(model)
+    check_callable(sample_losses, "sample_losses", "sample_losses(view)")
     processes = Processes(process_group)
     like = next((p for p in model.parameters() if p.requires_grad), torch.empty(0))
     # One row for each process: what another process does not use has a gradient of 0.
@@ -128,8 +138,12 @@ def reweighting_step(
         generator=generator,
         process_group=process_group,
         check=check,
+        nan_policy=nan_policy,
     )
     own = processes.rank
+    if found.skipped:
+        unknown = torch.full_like(weights[own], math.nan, requires_grad=False)
+        return ReweightingStep(unknown, unknown, found.outer_loss, unknown, True)
     return ReweightingStep(
         weights.detach()[own], seen[0], found.outer_loss, found.hypergradient[0][own]
     )

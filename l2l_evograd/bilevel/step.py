@@ -1,5 +1,6 @@
 """``bilevel_step``: one step of online bilevel training."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -8,17 +9,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from l2l_evograd.bilevel.gradients import compute
+from l2l_evograd.bilevel.optimizers import check_optimizer, first_rate
 from l2l_evograd.bilevel.problem import Loss
-from l2l_evograd.checks import check_choice, check_positive
+from l2l_evograd.checks import NotFiniteError, check_choice, check_module, check_rate
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import Estimator
+from l2l_evograd.finite import GRADIENT, HYPERGRADIENT, Watch, check_policy
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
     adapted_names,
     find_hyperparameters,
 )
+from l2l_evograd.undo import Undo, undo_for
 from l2l_evograd.updates.evolution import Evolution
-from l2l_evograd.updates.inner_step import make_update
+from l2l_evograd.updates.inner_step import Update, make_update
 
 if TYPE_CHECKING:  # some builds of torch lack it
     from torch.distributed import ProcessGroup
@@ -32,12 +36,16 @@ class BilevelStep(NamedTuple):
         outer_loss: L at the virtual weights, detached.
         hypergradient: dL/dλ, one tensor for each of λ.
 
-    With a process group, all three are means over its processes.
+        skipped: whether something was not finite, so that nothing has moved; then the
+            others are NaN. Only with ``nan_policy="skip"``.
+
+    With a process group, the first three are means over its processes.
     """
 
     inner_loss: Tensor
     outer_loss: Tensor
     hypergradient: list[Tensor]
+    skipped: bool = False
 
 
 def bilevel_step(
@@ -56,6 +64,7 @@ def bilevel_step(
     allow_unused: bool = False,
     process_group: "ProcessGroup | None" = None,
     check: str = "first",
+    nan_policy: str = "raise",
 ) -> BilevelStep:
     """Make one step of online bilevel training: hypergradient, λ step, base step.
 
@@ -92,6 +101,13 @@ def bilevel_step(
             split both, arrange the processes in a grid: one group along the rows, the
             other along the columns.
         check: as for :func:`~l2l_evograd.hypergradient`.
+        nan_policy: what happens if a loss, a gradient, or a value of θ, λ or the
+            optimizers' states would be NaN or infinite. ``"raise"``: NotFiniteError.
+            ``"skip"``: the step is left out and the result says so, for long runs that
+            one bad batch should not end; count the results that were ``skipped``, and
+            do not step learning rate schedules for them. On a CUDA device the values
+            of ``"raise"`` are looked at when they have arrived, in a later call, and a
+            bad step has moved by then; ``"skip"`` waits for the device.
 
     Returns:
         :class:`BilevelStep`. The parameters of both optimizers have the applied
@@ -102,24 +118,80 @@ def bilevel_step(
     Raises:
         TypeError, ValueError: as :func:`hypergradient`; ValueError if the base
             optimizer holds one of λ, or if the same processes would split both data
-            and candidates.
+            and candidates. NotFiniteError, a ValueError: see ``nan_policy``.
+
+    If an error is raised, and if a step is left out, then θ, λ, ``.grad``, the states
+    of both optimizers, buffers and torch's random states are as before the call.
 
     Cost:
         One inner forward pass, one backward pass for the virtual step and one for the
         base step (``"before"``: the same one), one forward and backward pass of the
-        outer loss, and what the estimator costs. Processes exchange three messages of
-        the size of θ (``"before"``: two), and one of the size of λ.
+        outer loss, and what the estimator costs. A copy of θ, λ and of the optimizers'
+        states for the time of their steps, and a few sweeps over them. Processes
+        exchange three messages of the size of θ (``"before"``: two), and one of the
+        size of λ.
 
     Source: Bohdal, Yang, Hospedales, NeurIPS 2021, Algorithm 1. The order of the steps
     is that of their released code.
     """
     check_choice(base_step, ("after", "before"), "base_step")
+    check_policy(nan_policy)
+    check_module(model)
+    for optimizer, name in (
+        (base_optimizer, "base_optimizer"),
+        (hyper_optimizer, "hyper_optimizer"),
+    ):
+        check_optimizer(optimizer, name)
     named = _parameters(hyper_optimizer) if hyperparameters is None else hyperparameters
-    if lr is None:
-        lr = float(base_optimizer.param_groups[0]["lr"])
     rule = make_update(update, estimator, Processes(process_group))
     chosen = find_hyperparameters(named, model)
     _check_apart(base_optimizer, chosen)
+    rate = check_rate(first_rate(base_optimizer) if lr is None else lr)
+    wait = nan_policy == "skip"
+    try:
+        with undo_for(model, generator) as undo:
+            return _step(
+                model,
+                inner_loss,
+                outer_loss,
+                base_optimizer,
+                hyper_optimizer,
+                chosen,
+                rate,
+                rule,
+                base_step,
+                generator,
+                allow_unused,
+                check,
+                Watch(wait=wait, results=False),
+                undo,
+            )
+    except NotFiniteError:
+        if nan_policy == "raise":
+            raise
+    unknown = torch.full((), math.nan)
+    return BilevelStep(
+        unknown, unknown, [torch.full_like(t, math.nan) for t in chosen], skipped=True
+    )
+
+
+def _step(
+    model: nn.Module,
+    inner_loss: Loss,
+    outer_loss: Loss,
+    base_optimizer: Optimizer,
+    hyper_optimizer: Optimizer,
+    chosen: list[Tensor],
+    rate: float,
+    rule: Update,
+    base_step: str,
+    generator: torch.Generator | None,
+    allow_unused: bool,
+    check: str,
+    watch: Watch,
+    undo: Undo,
+) -> BilevelStep:
+    """Make the step of :func:`bilevel_step`, for arguments that were checked."""
     parameters = dict(model.named_parameters())
     params = [parameters[name] for name in adapted_names(model, chosen)]
     own = {id(param) for param in params}
@@ -127,6 +199,26 @@ def bilevel_step(
         p for p in _parameters(base_optimizer) if id(p) not in own and p.requires_grad
     ]
     early = base_step == "before" and isinstance(rule, Evolution)
+    moved: dict[str, list[Tensor | None]] = {}
+
+    def advance(
+        optimizer: Optimizer,
+        name: str,
+        tensors: Sequence[Tensor],
+        gradients: Sequence[Tensor | None],
+        what: str,
+    ) -> None:
+        held = {id(tensor): tensor for tensor in (*tensors, *_parameters(optimizer))}
+        undo.keep(list(held.values()), optimizer)
+        _take(tensors, gradients)
+        optimizer.step()
+        moved[what] = list(gradients)
+        moved[f"what {name} moves to"] = list(held.values())
+        moved[f"the state of {name}"] = _moments(optimizer)
+
+    def look() -> None:
+        watch.look(moved, "lower the learning rate, or check the losses and the data")
+        moved.clear()
 
     def take_base_step(
         gradients: dict[str, Tensor | None], extras: list[Tensor | None]
@@ -137,15 +229,18 @@ def bilevel_step(
                 "computed with gradients from what inner_loss is called with; remove "
                 "torch.no_grad() and .detach() in it"
             )
-        _take([*params, *others], [*gradients.values(), *extras])
-        base_optimizer.step()
+        found = [*gradients.values(), *extras]
+        moving = [*params, *others]
+        advance(base_optimizer, "base_optimizer", moving, found, GRADIENT)
+        if early:
+            look()
 
     found = compute(
         model,
         inner_loss,
         outer_loss,
-        named,
-        check_positive(lr, "lr"),
+        chosen,
+        rate,
         rule,
         generator,
         allow_unused,
@@ -153,16 +248,32 @@ def bilevel_step(
         keep=base_step == "after",
         check=check,
         move=take_base_step if early else None,
+        watch=watch,
     )
-    for tensor, grad in zip(chosen, found.hypergradient, strict=True):
-        tensor.grad = grad
-    hyper_optimizer.step()
+    slopes = found.hypergradient
+    advance(hyper_optimizer, "hyper_optimizer", chosen, slopes, HYPERGRADIENT)
     if not early:
         gradients, extras = found.gradients, found.extras
         if base_step == "after":
+            look()  # before the inner loss is computed at the new λ
             gradients, extras = found.at_present()
         take_base_step(gradients, extras)
+    look()
     return BilevelStep(found.inner_loss, found.outer_loss, found.hypergradient)
+
+
+def _moments(optimizer: Optimizer) -> list[Tensor | None]:
+    """Return the tensors of an optimizer's state that belong to entries of tensors.
+
+    Others, such as the best loss so far, may be infinite on purpose.
+    """
+    return [
+        value
+        for tensor, state in optimizer.state.items()
+        if isinstance(tensor, Tensor) and isinstance(state, dict)
+        for value in state.values()
+        if isinstance(value, Tensor) and value.shape == tensor.shape
+    ]
 
 
 def _take(params: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:

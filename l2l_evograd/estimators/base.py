@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from l2l_evograd.estimators.scaling import spread, wide
 from l2l_evograd.replay.inner_loss import InnerLoss
 
 
@@ -59,33 +60,15 @@ class Estimator(ABC):
         """Return ∂D/∂λ, one tensor for each wanted input."""
 
 
-def spread(scale: Tensor, tensor: Tensor) -> Tensor:
-    """Return ``scale``, shape () or (tasks,), so that it multiplies ``tensor``."""
-    scale = scale.to(tensor.device, tensor.dtype.to_real())
-    return scale.reshape(scale.shape + (1,) * (tensor.dim() - scale.dim()))
-
-
-def lengths(tensors: Sequence[Tensor], per_task: bool = False) -> Tensor:
-    """Return the Euclidean norm of all tensors together, on the first one's device.
-
-    Args:
-        tensors: the tensors.
-        per_task: whether they have a leading task axis. If so, the result has one norm
-            for each task, shape (tasks,).
-    """
-    if per_task:
-        norms = [torch.linalg.vector_norm(t.flatten(1), dim=1) for t in tensors]
-    else:
-        norms = list(torch._foreach_norm(list(tensors)))
-    first = norms[0]
-    together = torch.stack([norm.to(first.device, first.dtype) for norm in norms])
-    return torch.linalg.vector_norm(together, dim=0)
-
-
 def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
-    """Return Σ_i left_i · right_i over two lists of tensors, as a real scalar."""
+    """Return Σ_i left_i · right_i over two lists of tensors, as a real scalar.
+
+    Half precision is added up in float32.
+    """
     terms = [
-        (a.conj() * b).real.sum() if a.is_complex() else (a * b).sum()
+        (a.conj() * b).real.sum()
+        if a.is_complex()
+        else (a * b).sum(dtype=wide(a.dtype))
         for a, b in zip(left, right, strict=True)
     ]
     return torch.stack([term.to(terms[0].device) for term in terms]).sum()
@@ -94,6 +77,12 @@ def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 def add_scaled(
     totals: Sequence[Tensor], terms: Sequence[Tensor], scale: Tensor
 ) -> None:
-    """Add ``scale * terms`` to ``totals`` in place; one scale, or one per task."""
+    """Add ``scale * terms`` to ``totals`` in place, in the precision of ``totals``.
+
+    Args:
+        totals: the sums so far.
+        terms: what to add, of the same shapes.
+        scale: one factor, or one for each task.
+    """
     for total, term in zip(totals, terms, strict=True):
-        total.add_(term * spread(scale, term))
+        total.add_(term.to(total.dtype) * spread(scale, total))

@@ -1,5 +1,6 @@
 """``EvoGrad``: the paper's population of perturbed models as an estimator."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
@@ -10,12 +11,15 @@ from torch import Tensor
 from l2l_evograd.checks import check_choice, check_positive
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators.base import Estimator, Question, add_scaled
+from l2l_evograd.estimators.judgement import Perturbed, displacement, say_saturated
+from l2l_evograd.estimators.notices import Notices
 from l2l_evograd.estimators.perturbations import (
     FAMILIES,
     SAMPLINGS,
     Perturbations,
     PerturbationsOfTasks,
 )
+from l2l_evograd.estimators.scaling import in_turn, largest, normalised, sum_dtype
 
 if TYPE_CHECKING:  # some builds of torch lack it
     from torch.distributed import ProcessGroup
@@ -50,17 +54,20 @@ class EvoGrad(Estimator):
         ValueError: for values outside these ranges.
         TypeError: if process_group is not a process group.
 
+    The first ten estimates and every tenth are looked at. An error or a warning says
+    what to change if σ is lost in rounding, if a candidate's loss is not finite, if one
+    candidate has all of the weight, or if the result is out of range.
+
     Cost:
         K forward passes and K backward passes to λ. Only one candidate's graph exists
         at a time. At K = 2 a single estimate is mostly noise: its cosine to the exact
         hypergradient falls with the square root of the number of weights.
 
         With N processes, each process makes at most ⌈K/N⌉ of the passes, and draws all
-        perturbations. The processes exchange the seed, the K losses (for
-        ``update="evolution"``) and one message of the size of λ. They exchange a
-        message of the size of the weights only if the curvature of
-        ``update="evolution"`` is wanted. If one process fails, the others wait for it
-        until the group's timeout.
+        perturbations. The processes exchange the seed, the K losses and one message of
+        the size of λ. They exchange a message of the size of the weights only if the
+        curvature of ``update="evolution"`` is wanted. If one process fails, the others
+        wait for it until the group's timeout.
 
     Source: Bohdal, Yang, Hospedales, "EvoGrad", NeurIPS 2021, Algorithm 1.
     """
@@ -73,6 +80,9 @@ class EvoGrad(Estimator):
     noise: str = "rademacher"
     sampling: str = "plain"
     process_group: "ProcessGroup | None" = field(default=None, repr=False)
+    _notices: Notices = field(
+        default_factory=Notices, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Check the arguments."""
@@ -140,24 +150,136 @@ class EvoGrad(Estimator):
         return self.sigma**2 * freedom / (count * self.temperature)
 
     def mixed(self, question: Question) -> list[Tensor]:
-        """Return the estimate of ∂D/∂λ; one candidate's graph exists at a time."""
+        """Return the estimate of ∂D/∂λ; one candidate's graph exists at a time.
+
+        Raises:
+            InputError: if ``sigma`` moves no weight, or a weight becomes infinite.
+            NotFiniteError: if the inner loss of a candidate is not finite.
+        """
         loss, params = question.loss, list(question.params)
         noise = self.perturbations(params, question.seed)
-        scores = noise.project(question.direction)
+        direction, power = normalised(question.direction, question.per_task)
+        scores, unit = noise.project_apart(direction)
         scores = scores - scores.mean(0)
-        scores = scores / (noise.degrees_of_freedom * self.sigma**2)
-        totals = [torch.zeros_like(loss.leaves[p]) for p in question.wanted]
+        scores = scores / (noise.degrees_of_freedom * (self.sigma / unit) ** 2)
+        if question.per_task:
+            scores, power = scores * (power / power.amax()), power.amax()
+        leaves = [loss.leaves[p] for p in question.wanted]
+        totals = [torch.zeros_like(t, dtype=sum_dtype(t)) for t in leaves]
+        losses = []
         for k in self.processes.share(noise.count):
             candidate = torch._foreach_add(params, noise.draw(k))
             if question.per_task:
-                _, _, grads = loss.gradients(
+                value, _, grads = loss.gradients(
                     candidate, question.wanted, False, scores[k]
                 )
                 torch._foreach_add_(totals, grads)
             else:
-                _, _, grads = loss.gradients(candidate, question.wanted)
+                value, _, grads = loss.gradients(candidate, question.wanted)
                 add_scaled(totals, grads, scores[k])
-        return self.processes.sums(totals)
+            losses.append(value.reshape(scores.shape[1:]))
+        known = torch.stack(losses) if losses else scores[:0]
+        if self.process_group is not None:
+            own, known = known, torch.zeros_like(scores)
+            known[self.processes.rank :: self.processes.count] = own
+            *totals, known = self.processes.sums([*totals, known])
+        look = self.look_at_population(params, noise, known)
+        if look is not None:
+            kinds = [leaf.dtype for leaf in leaves]
+            look.at_result(totals, direction, power, kinds, 1 / unit)
+        return [
+            in_turn(total, 1 / unit, power).to(leaf.dtype)
+            for total, leaf in zip(totals, leaves, strict=True)
+        ]
+
+    def look_at_population(
+        self,
+        params: Sequence[Tensor],
+        noise: Perturbations | PerturbationsOfTasks,
+        losses: Tensor,
+        temperature: float | None = None,
+    ) -> "Look | None":
+        """Notice a perturbation that is lost, losses that are not finite, saturation.
+
+        Args:
+            params: θ, with a leading task axis if there are several tasks.
+            noise: the perturbations of ``params``.
+            losses: ℓ_k of all candidates, shape (K,) or (K, tasks).
+            temperature: τ, if the losses are weighted by softmax(−ℓ/τ).
+
+        Returns:
+            What looks at the hypergradient of this population; None if this is not one
+            of the first ten calls or a tenth one, in which nothing is looked at.
+
+        Raises:
+            InputError: if no weight moves, or a weight becomes infinite.
+            NotFiniteError: if a loss is not finite.
+
+        Cost: one draw and seven sweeps over the weights. On a CUDA device, the numbers
+        are judged when they have arrived, in a later call.
+        """
+        notices = self._notices
+        if not notices.due():
+            return None
+        size = sum(param.numel() for param in params)
+        perturbed = Perturbed(
+            notices, f"sigma={self.sigma:g}", "sigma", params[0].dtype
+        )
+        step = noise.draw(0)
+        moved = torch._foreach_add(list(params), step)
+        length = self.sigma * size**0.5
+        moves = displacement(moved, params, step, length)
+
+        def judge(values: list[float]) -> None:
+            moved, missed, size_of_weights, *flat = values
+            perturbed.moves(moved, missed)
+            perturbed.losses(flat)
+            perturbed.far(size_of_weights, length)
+            tasks = len(flat) // noise.count
+            populations = [flat[task::tasks] for task in range(tasks)]
+            for population in populations:
+                perturbed.equal_losses(population, size // tasks)
+            if temperature is not None:
+                say_saturated(notices, populations, temperature)
+
+        notices.look([*moves, losses], judge)
+        return Look(perturbed)
 
     def __deepcopy__(self, memo: object) -> "EvoGrad":
         return self  # immutable, and a process group cannot be copied
+
+
+@dataclass(frozen=True)
+class Look:
+    """A look at the hypergradient of a population."""
+
+    perturbed: Perturbed
+
+    def at_result(
+        self,
+        totals: Sequence[Tensor],
+        direction: Sequence[Tensor],
+        power: Tensor,
+        kinds: Sequence[torch.dtype],
+        factor: float = 1.0,
+    ) -> None:
+        """Notice a hypergradient that its dtype cannot hold.
+
+        Args:
+            totals: the hypergradient without ``power`` and ``factor``.
+            direction: v without ``power``.
+            power: the scale of v.
+            kinds: the dtypes of the hypergradient.
+            factor: one more factor of the result.
+        """
+        if not totals:
+            return
+
+        def judge(values: list[float]) -> None:
+            top, longest, last = values
+            self.perturbed.cotangent(longest)
+            if math.isfinite(last):
+                self.perturbed.result(top, [last, factor], kinds)
+
+        found = [largest(totals), largest(direction), power]
+        self.perturbed.notices.look(found, judge)

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from l2l_evograd.checks import check_choice
-from l2l_evograd.estimators.base import Estimator, Question, dot, lengths, spread
+from l2l_evograd.estimators.base import Estimator, Question, dot
 from l2l_evograd.estimators.batch_norm import INSTEAD
+from l2l_evograd.estimators.scaling import in_turn, lengths, normalised, times
 from l2l_evograd.replay.inner_loss import InnerLoss, check_same, digest, gradient
+from l2l_evograd.replay.wrong_derivatives import INSTEAD as RIGHT_TWICE
 
 #: Bytes on the graph of an inner loss from which ``mode="auto"`` goes forward. Below,
 #: recording the loss takes longer than the second-order graph.
@@ -131,6 +133,9 @@ _WRONG = re.compile(
     r"|max_unpool)"
 )
 
+# What stands in for operations whose derivatives are slow or wrong.
+_FORWARD = {**INSTEAD, **RIGHT_TWICE}
+
 # The sets of operations of losses that could not be differentiated by forward mode.
 _LACKING: set[frozenset[str]] = set()
 
@@ -184,7 +189,7 @@ def forward_mixed(
         NoForwardDerivative: if an operation lacks a derivative.
         Nested: inside another computation by forward mode, such as ``torch.func.jvp``.
     """
-    direction, length = _of_safe_length(loss, direction)
+    direction, factors = _of_safe_length(loss, direction)
     leaves = [loss.leaves[position] for position in wanted]
     weights = [_unexpanded(p).requires_grad_(params_too) for p in params]
     try:
@@ -195,9 +200,9 @@ def forward_mixed(
                     forward_ad.make_dual(w, v.detach())
                     for w, v in zip(weights, direction, strict=True)
                 ]
-                value = loss(duals, instead=INSTEAD)
+                value = loss(duals, instead=_FORWARD)
             targets = [*(weights if params_too else []), *leaves]
-            found = [_tangent(g, length) for g in gradient(value, targets)]
+            found = [_tangent(g, factors) for g in gradient(value, targets)]
     except NotImplementedError as error:
         raise NoForwardDerivative(str(error).partition(". ")[0]) from error
     except RuntimeError as error:
@@ -213,17 +218,19 @@ def forward_mixed(
 
 def _of_safe_length(
     loss: InnerLoss, direction: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], Tensor | None]:
-    """Return v, or a multiple of it and the factor by which the result is multiplied.
+) -> tuple[Sequence[Tensor], tuple[Tensor, ...]]:
+    """Return v, or a multiple of it and the factors by which the result is multiplied.
 
-    In half precision the tangents of a short v would lose their digits.
+    In half precision the tangents of a short v would lose their digits, and those of a
+    long one would overflow.
     """
     casts = "aten::_to_copy" in loss.program.functions
     if not casts and all(v.dtype.itemsize > 2 for v in direction):
-        return direction, None
+        return direction, ()
+    direction, power = normalised(direction)
     length = lengths(direction)
-    unit = torch.where(length > 0, 1 / length, torch.zeros_like(length))
-    return [v * spread(unit, v) for v in direction], length
+    unit = torch.where(length == 0, 0.0, 1 / length)
+    return times(direction, unit), (length, power)
 
 
 def _unexpanded(param: Tensor) -> Tensor:
@@ -235,13 +242,13 @@ def _unexpanded(param: Tensor) -> Tensor:
     return param.detach().clone() if repeats else param.detach()
 
 
-def _tangent(grad: Tensor, length: Tensor | None) -> Tensor:
+def _tangent(grad: Tensor, factors: Sequence[Tensor]) -> Tensor:
     tangent = forward_ad.unpack_dual(grad).tangent
     if tangent is None:
         return torch.zeros_like(grad)
-    if length is None:
+    if not factors:
         return tangent.clone()  # no part of a larger tensor, and no symbol of zeros
-    return tangent * spread(length, tangent)
+    return in_turn(tangent, *factors)
 
 
 def exact_mixed(
@@ -272,14 +279,17 @@ def exact_mixed(
     weights = _cut(params, again)
     if again:
         loss = loss.at(_cut(loss.inputs, again))
-    slopes = loss.slopes(weights)
+    slopes = loss.slopes(weights, instead=RIGHT_TWICE)
     if slopes_before is not None:
         check_same("its gradient", [slopes_before], [digest(slopes)])
+    direction, factors = _of_safe_length(loss, direction)
     with torch.enable_grad():
         derivative = dot(direction, slopes)
     leaves = [loss.leaves[position] for position in wanted]
     targets = [*(weights if params_too else []), *leaves]
     found = gradient(derivative, targets, create_graph=again)
+    if factors:
+        found = [in_turn(grad, *factors) for grad in found]
     split = len(weights) if params_too else 0
     return found[:split], found[split:]
 

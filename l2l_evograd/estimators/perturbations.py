@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from l2l_evograd.estimators.base import dot
+from l2l_evograd.estimators.scaling import power_of_number
 from l2l_evograd.seeds import derive_seed
 
 FAMILIES = ("rademacher", "gaussian")
@@ -107,20 +108,23 @@ class Perturbations:
 
     def draw(self, k: int) -> list[Tensor]:
         """Return ε_k, with the same values at every call."""
+        return self._draw(k, self.sigma)
+
+    def _draw(self, k: int, sigma: float) -> list[Tensor]:
         if self.sampling == "antithetic":
             half = self.count // 2
-            noise = self._independent(k % half, self.sigma)
+            noise = self._independent(k % half, sigma)
             return noise if k < half else [t.neg_() for t in noise]
         if self._mixing is not None:
             row = self._mixing[k]
-            total = self._independent(0, self.sigma * float(row[0]))
+            total = self._independent(0, sigma * float(row[0]))
             for j in range(1, k + 1):
-                part = self._independent(j, self.sigma * float(row[j]))
+                part = self._independent(j, sigma * float(row[j]))
                 torch._foreach_add_(total, part)
             return total
         if self.sampling == "orthogonal":
-            return self._hadamard(k)
-        return self._independent(k, self.sigma)
+            return self._hadamard(k, sigma)
+        return self._independent(k, sigma)
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -129,7 +133,18 @@ class Perturbations:
 
     def project(self, direction: Sequence[Tensor]) -> Tensor:
         """Return s_k = v·ε_k for all k, shape (K,)."""
-        return torch.stack([dot(direction, self.draw(k)) for k in range(self.count)])
+        scores, power = self.project_apart(direction)
+        return scores * power
+
+    def project_apart(self, direction: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Return s_k/q for all k, shape (K,), and q, a power of two near σ.
+
+        The draws are made with σ/q in place of σ, so that no product leaves the range
+        of its dtype, however small σ is.
+        """
+        power = power_of_number(self.sigma)
+        noise = (self._draw(k, self.sigma / power) for k in range(self.count))
+        return torch.stack([dot(direction, part) for part in noise]), power
 
     def _generators(self, index: int) -> dict[torch.device, torch.Generator]:
         value = derive_seed(self.seed, index)
@@ -155,7 +170,7 @@ class Perturbations:
                 )
         return noise
 
-    def _hadamard(self, k: int) -> list[Tensor]:
+    def _hadamard(self, k: int, sigma: float) -> list[Tensor]:
         """Return row k of a Sylvester-Hadamard matrix, repeated, times random signs."""
         order = 1 << max(self.count - 1, 0).bit_length()
         signs = [1.0 if (k & i).bit_count() % 2 == 0 else -1.0 for i in range(order)]
@@ -163,7 +178,7 @@ class Perturbations:
         # random sign of the row ensures this.
         if derive_seed(self.seed, -2 - k) & 1:
             signs = [-sign for sign in signs]
-        noise = self._independent(0, self.sigma)
+        noise = self._independent(0, sigma)
         start = 0
         for tensor in noise:
             row = torch.tensor(signs, dtype=tensor.dtype, device=tensor.device)
@@ -211,7 +226,13 @@ class PerturbationsOfTasks:
 
     def project(self, direction: Sequence[Tensor]) -> Tensor:
         """Return s_k = v·ε_k for all k and all tasks, shape (K, tasks)."""
-        columns = []
+        scores, power = self.project_apart(direction)
+        return scores * power
+
+    def project_apart(self, direction: Sequence[Tensor]) -> tuple[Tensor, float]:
+        """Return s_k/q, shape (K, tasks), and q, a power of two near σ."""
+        columns, power = [], 1.0
         for place, task in enumerate(self._tasks):
-            columns.append(task.project([v[place] for v in direction]))
-        return torch.stack(columns, dim=1)
+            column, power = task.project_apart([v[place] for v in direction])
+            columns.append(column)
+        return torch.stack(columns, dim=1), power

@@ -54,7 +54,15 @@ class LightningARUBA(EpisodicLearner):
     ) -> None:
         own = {"zeta": zeta, "rates": rates, "plus": plus}
         super().__init__(loss, own, lr=lr, **others)
-        self._take(ARUBA(model, self.adaptation_lr, zeta=zeta, rates=rates))
+        self._take(
+            ARUBA(
+                model,
+                self.adaptation_lr,
+                zeta=zeta,
+                rates=rates,
+                nan_policy=self.nan_policy,
+            )
+        )
         self.model.clone(plus=plus)  # raises an error if plus is out of range
 
     def configure_optimizers(self) -> Any:
@@ -79,7 +87,7 @@ class LightningARUBA(EpisodicLearner):
         learner = self.model.clone(plus=0.0 if training else self.plus)
         learner.train()
         for _ in range(self.adaptation_steps):
-            learner.adapt(self.inner_loss(learner, *support))
+            self._adapt(learner, support, training)
         error, share = self._evaluated(learner, query, training=False)
         if not training:
             return error, share

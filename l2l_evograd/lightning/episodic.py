@@ -9,12 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.algorithms.base_learner import BaseLearner
+from l2l_evograd.checks import (
+    NotFiniteError,
+    check_count,
+    check_loss,
+    check_not_negative,
+    check_positive,
+)
+from l2l_evograd.finite import POLICIES, check_policy, check_tensors
 from l2l_evograd.replay.tensor import plain
 from l2l_evograd.seeds import (
     derive_seed,
     random_state,
     set_random_state,
 )
+from l2l_evograd.undo import undo_for
 
 try:
     import pytorch_lightning  # noqa: F401  # learn2learn's modules hide that it is missing
@@ -47,6 +56,7 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
         lr, scheduler_step, scheduler_decay: likewise.
         adaptation_steps, adaptation_lr: likewise.
         data_parallel: refused if True.
+        nan_policy: as for :class:`~l2l_evograd.lightning.LightningEvoGrad`.
         **others: ignored.
 
     Raises:
@@ -55,6 +65,7 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
 
     adaptation_steps = 1
     adaptation_lr = 0.1
+    nan_policy = "raise"
     least_steps: ClassVar[int] = 1
 
     model: BaseLearner
@@ -76,6 +87,7 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
         adaptation_steps: int = adaptation_steps,
         adaptation_lr: float = adaptation_lr,
         data_parallel: bool = False,
+        nan_policy: str = "raise",
         **others: Any,
     ) -> None:
         super().__init__()
@@ -90,8 +102,11 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
         }
         for name, size in sizes.items():
             least = self.least_steps if name == "adaptation_steps" else 1
-            if size < least:
-                raise ValueError(f"expected {name} of at least {least}, got {size}")
+            sizes[name] = check_count(size, name, least)
+        check_policy(nan_policy)
+        lr = check_not_negative(lr, "lr")
+        scheduler_step = check_count(scheduler_step, "scheduler_step")
+        scheduler_decay = check_positive(scheduler_decay, "scheduler_decay")
         if train_ways != test_ways:
             raise ValueError(
                 f"expected as many test_ways as train_ways, got {test_ways} and "
@@ -110,12 +125,15 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
             "scheduler_step": scheduler_step,
             "scheduler_decay": scheduler_decay,
             "adaptation_lr": adaptation_lr,
+            "nan_policy": nan_policy,
             **own,
         }
         for name, value in stored.items():
             setattr(self, name, value)
         self.save_hyperparameters(stored)  # checkpoints hold only plain values
         self.loss = nn.CrossEntropyLoss() if loss is None else loss
+        self.skipped = 0
+        self._contributed = False
         self._done = 0
         self._resumed: dict[str, Any] | None = None
 
@@ -133,6 +151,7 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
             "--adaptation_steps", type=int, default=here.adaptation_steps
         )
         parser.add_argument("--adaptation_lr", type=float, default=here.adaptation_lr)
+        parser.add_argument("--nan_policy", choices=POLICIES, default="raise")
         return parser
 
     def inner_loss(self, learner: Any, data: Tensor, labels: Tensor) -> Tensor:
@@ -174,7 +193,68 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
             data, labels = (_ordinary(tensor) for tensor in batch)
             support, query = _split(data, labels, ways, shots, queries)
             self.model.generator.manual_seed(self._next_seed(training, batch_idx))
-            return self._episode(support, query, training)
+            if not training:
+                return self._episode(support, query, training)
+            left_out = self.model.skipped
+            loss, share = self._episode(support, query, training)
+            check_loss(loss, "the query loss", wait=self.nan_policy == "skip")
+            self._check_complete(left_out)
+            return loss, share
+
+    def _adapt(self, learner: Any, support: Pair, training: bool) -> None:
+        """Make one inner step; in training it must not be left out."""
+        left_out = self.model.skipped
+        learner.adapt(self.inner_loss(learner, *support))
+        if training:
+            self._check_complete(left_out)
+
+    def _check_complete(self, left_out: int) -> None:
+        """Raise an error if the model has left out more than ``left_out`` parts."""
+        if self.model.skipped > left_out:
+            raise NotFiniteError(
+                "expected a training task to be finite, and a part of it was left out"
+            )
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of a batch; one without gradient for a batch left out."""
+        try:
+            with undo_for(self.model):
+                loss: Tensor = super().training_step(batch, batch_idx)
+        except NotFiniteError:
+            self._leave_out()
+            # On the graph of all parameters, for the other processes of DDP.
+            wanted = [p for p in self.parameters() if p.requires_grad]
+            loss = torch.stack([(p * 0).sum() for p in wanted]).sum()
+        else:
+            self._contributed = True
+        if self.nan_policy == "skip":
+            self.log("train_skipped", float(self.skipped), reduce_fx="max")
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Look at the meta-gradient; without one, nothing moves."""
+        contributed, self._contributed = self._contributed, False
+        plugin = self.trainer.precision_plugin
+        if getattr(plugin, "scaler", None) is not None:
+            return  # it looks at the gradients itself, and they may overflow
+        gradients = [p.grad for p in self.parameters()]
+        try:
+            wait = self.nan_policy == "skip"
+            check_tensors({"the meta-gradient": gradients}, wait=wait)
+        except NotFiniteError:
+            self._leave_out()
+            contributed = False
+        else:
+            # Other processes have gradients of their own.
+            contributed = contributed or self.trainer.world_size > 1
+        if not contributed:
+            optimizer.zero_grad(set_to_none=True)
+
+    def _leave_out(self) -> None:
+        """Count a batch, or raise the error that is being handled."""
+        if self.nan_policy != "skip":
+            raise  # noqa: PLE0704
+        self.skipped += 1
 
     def _episode(
         self, support: Pair, query: Pair, training: bool
@@ -217,6 +297,7 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
         state = {"seed": self._seed, **random_state(self.device)}
         checkpoint[_CHECKPOINT_KEY] = {
             "done": self._done,
+            "skipped": self.skipped,
             "processes": _of_all_processes(state),
         }
 
@@ -238,6 +319,7 @@ class EpisodicLearner(LightningEpisodicModule, abc.ABC):
         if saved is None:
             return
         self._done = saved["done"]
+        self.skipped = saved.get("skipped", 0)
         # With another number of processes, the saved states do not fit.
         if len(saved["processes"]) == self.trainer.world_size:
             state = saved["processes"][self.global_rank]

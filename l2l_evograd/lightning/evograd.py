@@ -43,12 +43,19 @@ class LightningEvoGrad(EpisodicLearner):
             devices and DDP include them. :meth:`inner_loss` decides how they act.
         update: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
         estimator: likewise.
+        nan_policy: what happens if a loss or a gradient of a training batch is NaN or
+            infinite. ``"raise"``: NotFiniteError before anything has moved. ``"skip"``:
+            the batch is left out, :attr:`skipped` counts it, is logged as
+            ``train_skipped`` and stored in checkpoints. With several processes the
+            batch of one adds nothing to their mean.
         **others: ignored, so that ``**vars(args)`` of a whole command line can be
             passed, as to ``LightningMAML``.
 
     Attributes:
         model: the :class:`~l2l_evograd.EvoGradMetaOptimizer`. Keys of the state dict
             are ``model.module.*``, as those of ``LightningMAML``.
+        skipped: the number of training batches that were left out.
+        skipped: the number of training batches that were left out.
 
     Validation and testing adapt too, so they need gradients although the trainer
     switches them off. Each task therefore leaves ``torch.inference_mode`` while it
@@ -104,6 +111,7 @@ class LightningEvoGrad(EpisodicLearner):
                 hyperparameters=chosen,
                 update=update,
                 estimator=estimator,
+                nan_policy=self.nan_policy,
             )
         )
 
@@ -130,7 +138,7 @@ class LightningEvoGrad(EpisodicLearner):
         learner = self.model.clone(first_order=None if training else True)
         learner.train()
         for _ in range(self.adaptation_steps):
-            learner.adapt(self.inner_loss(learner, *support))
+            self._adapt(learner, support, training)
         return self._evaluated(learner, query, training)
 
     def _several(

@@ -66,6 +66,7 @@ class LightningWarpGrad(EpisodicLearner):
                 first_order=warp_first_order,
                 init=init,
                 estimator=estimator,
+                nan_policy=self.nan_policy,
             )
         )
 
@@ -77,7 +78,7 @@ class LightningWarpGrad(EpisodicLearner):
         warp = self.model.warp_parameters()
         total = [torch.zeros_like(parameter) for parameter in warp]
         for _ in range(self.adaptation_steps):
-            learner.adapt(self.inner_loss(learner, *support))
+            self._adapt(learner, support, training)
             if training:
                 error, share = self._evaluated(learner, query, training=True)
                 found = torch.autograd.grad(

@@ -175,7 +175,9 @@ def compare(
 
     Every call starts from the same random state, hence from the same dropout masks.
     Draws differ only in their perturbations. The random state, the parameters, the
-    buffers and every ``.grad`` are unchanged afterwards, bit for bit. While descents
+    buffers and every ``.grad`` are unchanged afterwards, bit for bit; a method or a
+    loss that changes them gets an error, and they are restored. A method whose estimate
+    is not finite has NaN in the table, and a warning names it. While descents
     are measured, λ is written in place; see :meth:`Unrolled.moved`.
 
     Args:
@@ -205,7 +207,8 @@ def compare(
         ImportError: if ``higher`` is not installed.
         TypeError: for arguments of the wrong kind.
         ValueError: for values out of range, hyperparameters that are not found or not
-            used, losses that are not finite scalars, or an exact answer of 0.
+            used, losses that are not finite scalars, an exact answer of 0, or a method
+            that changes the model.
 
     Cost:
         For each draw one call of the estimator, and for each draw and δ one inner step
@@ -290,7 +293,10 @@ def _cells(record: MethodRecord) -> list[str]:
         found.mean_norm_ratio,
         *(descent.ratio for descent in record.descents),
     ]
-    cells = ["-" if math.isnan(item.value) else format(item, ".3g") for item in figures]
+    unknown = "nan" if math.isnan(found.cosine.value) else "-"
+    cells = [
+        unknown if math.isnan(item.value) else format(item, ".3g") for item in figures
+    ]
     peak = record.peak_bytes
     cells.append(f"{record.seconds:.3g}")
     cells.append("-" if peak is None else f"{peak / 1e6:.3g}")

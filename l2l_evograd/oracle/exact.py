@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +22,11 @@ from l2l_evograd.hyperparameters import Hyperparameters, name_of
 from l2l_evograd.oracle.unrolled import Loss, Unrolled
 from l2l_evograd.replay.call_state import preserved_random_state
 from l2l_evograd.replay.module_copy import copy_structure
+from l2l_evograd.replay.wrong_derivatives import (
+    RightTwice,
+    normalises_weights,
+    warn_of_wrong_derivatives,
+)
 
 
 def exact_hypergradient(
@@ -173,6 +179,7 @@ def _exactly(problem: Unrolled) -> Iterator[None]:
         preserved_random_state(problem.devices),
         torch.enable_grad(),
         twice_differentiable(problem.model),
+        RightTwice() if normalises_weights(problem.model) else nullcontext(),
     ):
         yield
 
@@ -237,6 +244,7 @@ def _inner(problem: Unrolled, view: nn.Module) -> Tensor:
     loss = check_loss(problem.inner_loss(view), "the inner loss")
     if not loss.requires_grad:
         raise ValueError(_INDEPENDENT)
+    warn_of_wrong_derivatives([loss])
     return loss
 
 

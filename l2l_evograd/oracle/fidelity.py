@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from l2l_evograd.estimators.scaling import power_below
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -61,13 +63,19 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
 def fidelity(draws: Tensor, exact: Tensor, random: bool) -> Fidelity:
     """Compare draws with the exact vector.
 
-    A draw that is exactly 0 has no direction; its cosine counts as 0.
+    A draw that is exactly 0 has no direction; its cosine counts as 0. Draws that are
+    not finite make all results NaN.
 
     Args:
         draws: shape (N, d), float64.
         exact: g, shape (d,), not 0.
         random: whether the draws are random. If not, errors and noise are 0.
     """
+    # Powers of two, so that no square leaves the range of float64: all results are
+    # relative to the exact vector.
+    unit, scale = power_below(exact.abs().max()), power_below(draws.abs().max())
+    exact, draws = exact / unit, draws / scale
+    back = scale / unit
     norm = exact.norm()
     products = draws @ exact / norm
     squares = draws.square().sum(dim=1)
@@ -79,17 +87,20 @@ def fidelity(draws: Tensor, exact: Tensor, random: bool) -> Fidelity:
         variance = math.nan
     else:
         variance = float((draws - mean).square().sum()) / (count - 1)
-    left = 0.0 if math.isnan(variance) else variance / count
-    bias = math.sqrt(max(0.0, float((mean - exact).square().sum()) - left))
-    mean_cosine, mean_ratio = _of_the_mean(draws, products, squares, norm, random)
+    left = 0.0 if math.isnan(variance) else variance / count * float(back.square())
+    distance = float((mean * back - exact).square().sum())
+    bias = math.sqrt(_at_least_0(distance - left))
+    mean_cosine, mean_ratio = _of_the_mean(draws, products, squares, norm, back, random)
+    own = power_below(draws.abs().amax(dim=1))
+    sizes = (draws / own[:, None]).norm(dim=1)
     return Fidelity(
-        cosine=figure(_cosine(products, squares), random),
-        norm_ratio=figure(squares.sqrt() / norm, random),
-        projection=figure(products / norm, random),
+        cosine=figure(_cosine(products / own, sizes), random),
+        norm_ratio=figure(sizes * own * back / norm, random),
+        projection=figure(products * back / norm, random),
         mean_cosine=mean_cosine,
         mean_norm_ratio=mean_ratio,
         bias=bias / float(norm),
-        noise=math.sqrt(variance) / float(norm),
+        noise=math.sqrt(variance) * float(back / norm),
     )
 
 
@@ -103,24 +114,33 @@ def figure(values: Tensor, random: bool) -> Figure:
     return Figure(float(values.mean()), error)
 
 
-def _cosine(products: Tensor, squares: Tensor) -> Tensor:
-    norms = squares.sqrt()
-    return torch.where(norms > 0, products / norms, torch.zeros_like(norms))
+def _cosine(products: Tensor, norms: Tensor) -> Tensor:
+    return torch.where(norms == 0, 0.0, products / norms)
+
+
+def _at_least_0(value: float) -> float:
+    return value if math.isnan(value) else max(0.0, value)
 
 
 def _of_the_mean(
-    draws: Tensor, products: Tensor, squares: Tensor, norm: Tensor, random: bool
+    draws: Tensor,
+    products: Tensor,
+    squares: Tensor,
+    norm: Tensor,
+    back: Tensor,
+    random: bool,
 ) -> tuple[Figure, Figure]:
     """Return cos(m, g) and ‖m‖/‖g‖ with errors from leaving out one draw at a time.
 
     The mean without draw i is m_i = (N m − ĝ_i)/(N − 1), so that m_i·g and ‖m_i‖²
-    follow from products of the ĝ_i. The error of x is √((N−1)/N Σ(x_i − x̄)²).
+    follow from products of the ĝ_i. The error of x is √((N−1)/N Σ(x_i − x̄)²). ``back``
+    is the unit of the draws in that of the exact vector.
     """
     count = len(draws)
     mean = draws.mean(dim=0)
     product, square = products.mean(), mean.square().sum()
-    cosine = float(_cosine(product, square))
-    ratio = float(square.sqrt() / norm)
+    cosine = float(_cosine(product, square.sqrt()))
+    ratio = float(square.sqrt() * back / norm)
     if not random:
         return Figure(cosine, 0.0), Figure(ratio, 0.0)
     if count == 1:
@@ -129,8 +149,8 @@ def _of_the_mean(
     left_square = count**2 * square - 2 * count * (draws @ mean) + squares
     left_square = left_square.clamp(min=0) / (count - 1) ** 2
     return (
-        Figure(cosine, _jackknife_error(_cosine(left_product, left_square))),
-        Figure(ratio, _jackknife_error(left_square.sqrt() / norm)),
+        Figure(cosine, _jackknife_error(_cosine(left_product, left_square.sqrt()))),
+        Figure(ratio, _jackknife_error(left_square.sqrt() * back / norm)),
     )
 
 

@@ -18,6 +18,7 @@ from l2l_evograd.oracle.tolerance import (
     usual_rtol,
 )
 from l2l_evograd.oracle.unrolled import Loss, Unrolled
+from l2l_evograd.oracle.untouched import Untouched
 from l2l_evograd.oracle.verification import Verification
 
 
@@ -132,9 +133,11 @@ def hypergradcheck(
         check_seed(seed),
         allow_unused,
     )
-    exact = check.exact()
-    margin = check.margin(exact)
-    compared = quantities(check.estimates(), flat(exact), margin, check.random)
+    untouched = Untouched(model, problem.hyperparameters)
+    with untouched.watch("the losses and the estimator"):
+        exact = check.exact()
+        margin = check.margin(exact)
+        compared = quantities(check.estimates(), flat(exact), margin, check.random)
     if bool(compared.wrong.any()):
         raise HypergradcheckError(
             f"{check.difference(compared)}\n{check.advice(exact, margin)}"

@@ -8,6 +8,7 @@ import functools
 import math
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,10 +18,12 @@ from torch import Tensor
 
 from l2l_evograd.bilevel import Hypergradient, hypergradient
 from l2l_evograd.estimators import Estimator, EvoGrad
+from l2l_evograd.estimators.scaling import power_below
 from l2l_evograd.oracle.exact import through_higher
 from l2l_evograd.oracle.fidelity import Fidelity, Figure, fidelity, figure, flat
 from l2l_evograd.oracle.peak_memory import PeakMemory
 from l2l_evograd.oracle.unrolled import Unrolled
+from l2l_evograd.oracle.untouched import Untouched
 from l2l_evograd.replay.call_state import preserved_random_state
 
 T = TypeVar("T")
@@ -95,7 +98,9 @@ class Measurement:
         self.repeats = repeats
         self.memory = memory
         self.device = problem.weights[0].device
-        self.start = problem.outer_value()
+        self.untouched = Untouched(problem.model, problem.hyperparameters)
+        with self.untouched.watch("the losses"):
+            self.start = problem.outer_value()
 
     def reference(self, allow_unused: bool) -> MethodRecord:
         """Compute and measure the exact answer, which the methods are compared with."""
@@ -103,9 +108,10 @@ class Measurement:
         def call() -> list[Tensor]:
             return through_higher(self.problem, allow_unused)
 
-        self.exact = call()
+        with self.untouched.watch("the losses"):
+            self.exact = call()
         vector = flat(self.exact)
-        if not bool(torch.isfinite(vector).all()) or float(vector.norm()) == 0:
+        if not bool(torch.isfinite(vector).all()) or float(vector.abs().max()) == 0:
             raise ValueError(
                 "the exact hypergradient is 0 or not finite, so that nothing can be "
                 "compared with it; check that the outer loss depends on the weights "
@@ -139,18 +145,21 @@ class Measurement:
         def call() -> Any:
             return self._call(update, estimator, generator, allow_unused)
 
-        call()  # warm-up; its result is not used
+        with self.untouched.watch(f"the method {name!r}"):
+            call()  # warm-up; its result is not used
         scale = 1.0
         if update == "evolution" and isinstance(estimator, EvoGrad):
             scale = self.problem.lr / estimator.learning_rate
-        estimates, seconds, peak = self._timed(
-            call,
-            lambda result: self._rescaled(result, scale),
-            self.draws if random else self.repeats,
-        )
+        with self.untouched.watch(f"the method {name!r}"):
+            estimates, seconds, peak = self._timed(
+                call,
+                lambda result: self._rescaled(result, scale),
+                self.draws if random else self.repeats,
+            )
         estimates = estimates if random else estimates[:1]
-        drops = torch.stack([self._drops(estimate) for estimate in estimates])
         vectors = torch.stack([flat(estimate) for estimate in estimates])
+        _say_not_finite(name, vectors)
+        drops = torch.stack([self._drops(estimate) for estimate in estimates])
         return MethodRecord(
             method=name,
             update=update,
@@ -225,13 +234,15 @@ class Measurement:
 
     def _drops(self, estimate: Sequence[Tensor]) -> Tensor:
         """Return L(θ'(λ)) − L(θ'(λ − δ ĝ/‖ĝ‖)) for each δ, float64."""
-        norm = float(flat(estimate).norm())
+        power = float(power_below(flat(estimate).abs().max()))
+        direction = [p.detach().to("cpu", torch.float64) / power for p in estimate]
+        norm = float(flat(direction).norm())
         drops = []
         for delta in self.deltas:
             if not (math.isfinite(norm) and norm > 0):
                 drops.append(0.0 if norm == 0 else math.nan)
                 continue
-            with self.problem.moved(estimate, delta / norm):
+            with self.problem.moved(direction, delta / norm):
                 drops.append(self.start - self.problem.outer_value())
         return torch.tensor(drops, dtype=torch.float64)
 
@@ -242,6 +253,17 @@ class Measurement:
             for delta, column, best in zip(
                 self.deltas, drops.T, self.drops, strict=True
             )
+        )
+
+
+def _say_not_finite(name: str, draws: Tensor) -> None:
+    bad = int((~draws.isfinite()).any(dim=1).sum())
+    if bad:
+        warnings.warn(
+            f"the hypergradient by {name!r} is NaN or infinite in {bad} of "
+            f"{len(draws)} calls, so that its figures are NaN; check its settings, and "
+            f"the losses at the perturbed weights",
+            stacklevel=4,
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from l2l_evograd.estimators import Estimator, EvoGrad, Guided
+from l2l_evograd.estimators.scaling import power_below
 
 LEAST_DRAWS = 30  # with fewer, the standard error itself is too uncertain
 _FALSE_ALARM = 1e-3  # probability that a whole check fails a correct estimate
@@ -103,12 +104,14 @@ def quantities(
     if not random:
         (found,) = draws
         return Quantities(exact, found, margin, torch.zeros_like(exact), 0.0)
-    norm = exact.norm()
+    power = power_below(exact.abs().max())  # no square leaves the range of float64
+    direction = exact / power
+    norm = direction.norm()
     if norm > 0:
-        draws = torch.cat([draws, (draws @ exact / norm)[:, None]], dim=1)
-        exact = torch.cat([exact, norm[None]])
+        draws = torch.cat([draws, (draws @ direction / norm)[:, None]], dim=1)
+        exact = torch.cat([exact, (norm * power)[None]])
         margin = torch.cat([margin, margin.max()[None]])
-    errors = draws.std(dim=0, correction=1) / math.sqrt(len(draws))
+    errors = (draws / power).std(dim=0, correction=1) * power / math.sqrt(len(draws))
     quantile = NormalDist().inv_cdf(1 - _FALSE_ALARM / (2 * len(exact)))
     factor = max(_LEAST_ERRORS, quantile)
     mean = draws.mean(dim=0)

@@ -2,7 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -116,36 +117,80 @@ class TwiceDifferentiable:
     """
 
     def __init__(self, recurrent: bool) -> None:
-        self._recurrent = recurrent
+        self._switches = [_ATTENTION, _CUDNN] if recurrent else [_ATTENTION]
         self._eager = RunAsWritten()
 
     def __enter__(self) -> None:
-        c = torch._C
-        self._flags = (
-            c._get_flash_sdp_enabled(),
-            c._get_mem_efficient_sdp_enabled(),
-            c._get_cudnn_sdp_enabled(),
-            c._get_math_sdp_enabled(),
-        )
-        _attention_kernels(False, False, False, True)
-        if self._recurrent:
-            self._cudnn = torch.backends.cudnn.enabled
-            torch.backends.cudnn.enabled = False
+        for switch in self._switches:
+            switch.enter()
         self._eager.__enter__()
 
     def __exit__(self, *error: object) -> None:
         self._eager.__exit__(*error)
-        if self._recurrent:
-            torch.backends.cudnn.enabled = self._cudnn
-        _attention_kernels(*self._flags)
+        for switch in self._switches:
+            switch.leave()
 
 
-def _attention_kernels(flash: bool, efficient: bool, cudnn: bool, math: bool) -> None:
+class _Switch:
+    """A setting of the whole process, which several threads may need at once.
+
+    The first that enters sets it, and the last that leaves puts back what was before.
+
+    Args:
+        read: returns the setting.
+        write: sets it.
+        needed: the value in between.
+    """
+
+    def __init__(
+        self, read: Callable[[], Any], write: Callable[[Any], None], needed: Any
+    ) -> None:
+        self._read, self._write, self._needed = read, write, needed
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: Any = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = self._read()
+                self._write(self._needed)
+            self._inside += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._write(self._before)
+
+
+def _attention_kernels() -> tuple[bool, ...]:
     c = torch._C
+    return (
+        c._get_flash_sdp_enabled(),
+        c._get_mem_efficient_sdp_enabled(),
+        c._get_cudnn_sdp_enabled(),
+        c._get_math_sdp_enabled(),
+    )
+
+
+def _set_attention_kernels(flags: tuple[bool, ...]) -> None:
+    c = torch._C
+    flash, efficient, cudnn, math = flags
     c._set_sdp_use_flash(flash)
     c._set_sdp_use_mem_efficient(efficient)
     c._set_sdp_use_cudnn(cudnn)
     c._set_sdp_use_math(math)
+
+
+def _set_cudnn(on: bool) -> None:
+    torch.backends.cudnn.enabled = on
+
+
+_ATTENTION = _Switch(
+    _attention_kernels, _set_attention_kernels, (False, False, False, True)
+)
+_CUDNN = _Switch(lambda: torch.backends.cudnn.enabled, _set_cudnn, False)
 
 
 class RunAsWritten:

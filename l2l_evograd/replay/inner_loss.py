@@ -110,15 +110,19 @@ class InnerLoss:
         split = len(at) if params_too else 0
         return value.detach(), grads[:split], grads[split:]
 
-    def slopes(self, weights: Sequence[Tensor]) -> list[Tensor]:
+    def slopes(self, weights: Sequence[Tensor], **options: Any) -> list[Tensor]:
         """Return ∇_θ ℓ(weights, λ) on a graph, so that it can be differentiated again.
+
+        Args:
+            weights: the weights.
+            **options: options of the program's call.
 
         Raises:
             RuntimeError: if the loss uses a function that cannot be differentiated
                 twice.
         """
         with torch.enable_grad():
-            value = self(weights)
+            value = self(weights, **options)
             if not is_compiled(value):
                 slopes = gradient(value, weights, create_graph=True)
                 if differentiable_again(slopes):

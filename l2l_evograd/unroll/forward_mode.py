@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.hyperparameters import Hyperparameters
+from l2l_evograd.undo import or_nothing
 from l2l_evograd.unroll.columns import LIMIT, Columns
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
@@ -16,6 +17,7 @@ from l2l_evograd.unroll.result import RunGradients
 from l2l_evograd.unroll.tangents import Tangents
 
 
+@or_nothing
 def forward_mode(
     inner_loss: Loss | Losses,
     outer_loss: Loss,

@@ -12,6 +12,7 @@ from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.checks import NotFiniteError
 from l2l_evograd.estimators.exact import load_formulas
 from l2l_evograd.hyperparameters import Hyperparameters
+from l2l_evograd.undo import or_nothing
 from l2l_evograd.unroll.columns import LIMIT, Columns
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
@@ -26,6 +27,7 @@ State = dict[str, Tensor]
 Rule = Callable[[Tensor, Tensor, State, State, int], tuple[Tensor, State]]
 
 
+@or_nothing
 def forward_mode_of(
     rule: Rule,
     inner_loss: Loss | Losses,
@@ -150,14 +152,17 @@ def forward_mode_of(
                     part.copy_(of_state[name])
     with torch.enable_grad():
         last = [weight.detach().requires_grad_() for weight in weights]
-        result = tangents.result(last)
-    if not all(bool(grad.isfinite().all()) for grad in result.schedule.values()):
-        raise NotFiniteError(
-            "the loss is finite, but its hypergradients are not: the rule has no "
-            "derivative where it was used, such as √v at v = 0 for a weight whose "
-            "gradient is 0; add a small number inside of the root"
-        )
-    return result
+        try:
+            return tangents.result(last)
+        except NotFiniteError as error:
+            if not all(bool(weight.isfinite().all()) for weight in last):
+                raise
+            reason = error
+    raise NotFiniteError(
+        "the loss is finite, but its hypergradients are not: the rule has no "
+        "derivative where it was used, such as √v at v = 0 for a weight whose "
+        "gradient is 0; add a small number inside of the root"
+    ) from reason
 
 
 def _stepped(rule: Rule, primals: tuple[Any, ...], step: int) -> tuple[Tensor, State]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.replay.inner_loss import or_zeros
+from l2l_evograd.undo import or_nothing
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
 from l2l_evograd.unroll.losses import Losses
@@ -15,6 +16,7 @@ from l2l_evograd.unroll.preparation import prepare
 from l2l_evograd.unroll.result import RunGradients, finished
 
 
+@or_nothing
 def greedy(
     inner_loss: Loss | Losses,
     outer_loss: Loss,

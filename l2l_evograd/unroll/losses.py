@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from torch import Tensor
+
 from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.checks import InputError
 
@@ -25,7 +27,8 @@ def one_for_each_step(inner_loss: Loss | Losses, steps: int) -> Losses:
     """
     if callable(inner_loss):
         return [inner_loss] * steps
-    if not (hasattr(inner_loss, "__len__") and hasattr(inner_loss, "__getitem__")):
+    indexed = hasattr(inner_loss, "__len__") and hasattr(inner_loss, "__getitem__")
+    if isinstance(inner_loss, Tensor) or not indexed:
         raise TypeError(
             f"expected inner_loss to be a function or a sequence of functions, got "
             f"{type(inner_loss).__name__}"

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.checks import InputError
+from l2l_evograd.finite import check_range
 from l2l_evograd.hyperparameters import Hyperparameters
 from l2l_evograd.unroll.groups import GroupNames, Groups
 from l2l_evograd.unroll.initial import Init, Initial
@@ -97,6 +98,8 @@ def prepare(
         name: Windows(name, given, steps, division, *_MOST.get(name, ()))
         for name, given in schedule.items()
     }
+    for name, window in windows.items():
+        check_range(max(window.values()), run.given, name)
     initial = Initial(init, run.given, division)
     apart = initial.width > 1 or any(w.grouped for w in windows.values())
     if groups is not None and not apart:

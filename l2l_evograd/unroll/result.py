@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2l_evograd.finite import HYPERGRADIENT, check_tensors
 from l2l_evograd.unroll.initial import Initial
 from l2l_evograd.unroll.schedule import steps_per_window
 from l2l_evograd.unroll.training_run import TrainingRun
@@ -73,7 +74,21 @@ def finished(
     initial: Initial,
     scale: Tensor | None,
 ) -> RunGradients:
-    """Put together what all modes return."""
+    """Put together what all modes return.
+
+    Raises:
+        NotFiniteError: if one of the gradients or of the weights is not finite.
+    """
+    check_tensors(
+        {
+            "the weights after the run": weights,
+            HYPERGRADIENT: gradients,
+            **{f"the gradient of {name}": [grad] for name, grad in schedule.items()},
+            "the gradient of init": [scale],
+        },
+        "the run diverged, or a loss has no finite derivative; lower the learning rate "
+        "or clip=, or check the losses",
+    )
     named = zip(run.names, weights, strict=True)
     return RunGradients(
         gradients=run.structured(gradients),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from l2l_evograd.bilevel.problem import Loss
 from l2l_evograd.checks import InputError, check_count
 from l2l_evograd.hyperparameters import Hyperparameters
+from l2l_evograd.undo import or_nothing
 from l2l_evograd.unroll.backwards import Backwards
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
@@ -23,6 +24,7 @@ from l2l_evograd.unroll.reversible_state import (
 from l2l_evograd.unroll.schedule import Windows
 
 
+@or_nothing
 def reversible_sgd(
     inner_loss: Loss | Losses,
     outer_loss: Loss,

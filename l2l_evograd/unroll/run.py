@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from l2l_evograd.bilevel.problem import Loss
+from l2l_evograd.finite import check_tensors
 from l2l_evograd.hyperparameters import Hyperparameters
+from l2l_evograd.undo import or_nothing
 from l2l_evograd.unroll.groups import GroupNames
 from l2l_evograd.unroll.initial import Init
 from l2l_evograd.unroll.losses import Losses
@@ -14,6 +16,7 @@ from l2l_evograd.unroll.preparation import prepare
 from l2l_evograd.unroll.result import TrainedRun
 
 
+@or_nothing
 def run_sgd(
     inner_loss: Loss | Losses,
     outer_loss: Loss,
@@ -95,6 +98,7 @@ def run_sgd(
                 w.sub_(v, alpha=alpha[number])
     with torch.no_grad():
         outer = run.outer(weights)
+    check_tensors({"the weights after the run": weights})
     return TrainedRun(
         params=dict(zip(run.names, weights, strict=True)),
         inner_losses=torch.stack(run.values),

@@ -4,13 +4,12 @@ The value at step t of T, counted from 0, is number ⌊t N / T⌋ of N values.
 """
 
 import math
-import numbers
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from l2l_evograd.checks import InputError
+from l2l_evograd.checks import InputError, as_number
 from l2l_evograd.unroll.groups import Groups
 
 
@@ -164,12 +163,13 @@ def _tensor(given: object, name: str) -> Tensor:
                 f"expected {name} to be a tensor of floats, got {given.dtype}"
             )
         return given.detach()
-    if isinstance(given, bool) or not isinstance(given, numbers.Real):
+    number = as_number(given)
+    if number is None:
         raise TypeError(
             f"expected {name} to be a number, or a tensor of values to learn, got "
             f"{type(given).__name__}"
         )
-    return torch.tensor(float(given), dtype=torch.float64)
+    return torch.tensor(number, dtype=torch.float64)
 
 
 def _check_value(value: float, name: str, most: float) -> None:

@@ -19,11 +19,14 @@ from l2l_evograd.bilevel.problem import (
 )
 from l2l_evograd.checks import (
     InputError,
+    check_callable,
     check_count,
     check_differentiable,
+    check_flag,
     check_loss,
     check_positive,
 )
+from l2l_evograd.finite import check_range, check_tensors
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
     check_no_hooks,
@@ -31,6 +34,7 @@ from l2l_evograd.hyperparameters import (
 )
 from l2l_evograd.replay.autograd_graph import differentiable_again, reaches
 from l2l_evograd.replay.call_state import TwiceDifferentiable, preserved_random_state
+from l2l_evograd.undo import unchanged
 from l2l_evograd.unroll.inner_gradient import inner_gradient
 from l2l_evograd.unroll.losses import Losses, one_for_each_step
 from l2l_evograd.unroll.repeats import Repeats
@@ -74,6 +78,8 @@ class TrainingRun:
         if clip is not None:
             check_positive(clip, "clip")
         self._clip = clip
+        check_callable(outer_loss, "outer_loss", "as inner_loss is")
+        check_flag(allow_unused, "allow_unused")
         self._losses = one_for_each_step(inner_loss, steps)
         self._outer_loss = outer_loss
         self._problem = _problem(params, hyperparameters)
@@ -83,8 +89,15 @@ class TrainingRun:
         self.hyperparameters = [] if hidden else self._problem.hyperparameters
         self.names = self._problem.weight_names
         check_no_hooks(self.hyperparameters)
+        if clip is not None:
+            check_range(clip, self._problem.values, "clip")
         self.given = [value.detach() for value in self._problem.values]
+        check_tensors(
+            {"the weights": self.given, "the hyperparameters": self.hyperparameters}
+        )
         self.values: list[Tensor] = []
+        lam = self.hyperparameters
+        self._grads = [(t, t.grad) for t in lam if t.retains_grad and not t.is_leaf]
         self._allow_unused = allow_unused
         self._symmetry = Symmetry(steps)
         self._reached = [False] * len(self.hyperparameters)
@@ -249,6 +262,8 @@ class TrainingRun:
         """
         if self._plain:
             return None
+        for tensor, grad in self._grads:  # retain_grad() has let derivatives into it
+            tensor.grad = grad
         if not self._allow_unused:
             names = self._problem.names
             check_reached(self._reached, self.hyperparameters, names)
@@ -261,19 +276,24 @@ class TrainingRun:
         self._problem.values = list(weights)
         versions = [weight._version for weight in weights]
         # Kernels with a second derivative in all passes: others may round differently.
-        with TwiceDifferentiable(self._recurrent):
+        looks = unchanged(
+            [*weights, *self.hyperparameters],
+            f"the inner loss at step {step}",
+            self._symmetry.due(step),
+        )
+        with looks, TwiceDifferentiable(self._recurrent):
             if isinstance(self._problem, ModuleProblem):
                 value = self._problem.inner_from(loss, buffers)
             else:
                 value = self._problem.outer(self._seen(loss))
-        pairs = zip(self.names, weights, versions, strict=True)
-        written = [name for name, weight, old in pairs if weight._version != old]
-        if written:
-            raise RuntimeError(
-                f"the inner loss at step {step} changed the weights "
-                f"{', '.join(written)} in place; only the optimizer's step may change "
-                f"them"
-            )
+            pairs = zip(self.names, weights, versions, strict=True)
+            written = [name for name, weight, old in pairs if weight._version != old]
+            if written:
+                raise RuntimeError(
+                    f"the inner loss at step {step} changed the weights "
+                    f"{', '.join(written)} in place; only the optimizer's step may "
+                    f"change them"
+                )
         return value
 
     def _seen(self, loss: Loss) -> Loss:

@@ -12,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from l2l_evograd.checks import InputError, NotFiniteError
+from l2l_evograd.distributed import Processes
+from l2l_evograd.finite import COTANGENT, HYPERGRADIENT, OUTER_ADVICE, Watch
+
 Adjoint = Callable[[list[Tensor], Sequence[Tensor]], Sequence[Tensor | None]]
 
 
@@ -75,6 +79,7 @@ def attached(
     adjoint: Adjoint,
     kept: Sequence[Tensor],
     gate: Gate,
+    watch: Watch | None = None,
 ) -> list[Tensor]:
     """Return ``values`` on the graph of ``sources``.
 
@@ -86,10 +91,10 @@ def attached(
         kept: tensors that the adjoint needs. Autograd saves them: it raises an error if
             they are changed in place, and frees them after ``backward()``.
         gate: while it is shut, the sources get no cotangents.
+        watch: what looks at the cotangents of the sources; None: nothing does.
     """
-    return list(
-        _Attached.apply(_Link(list(values), adjoint, list(kept), gate), *sources)
-    )
+    link = _Link(list(values), adjoint, list(kept), gate, watch)
+    return list(_Attached.apply(link, *sources))
 
 
 @dataclass
@@ -98,6 +103,7 @@ class _Link:
     adjoint: Adjoint
     kept: list[Tensor]
     gate: Gate
+    watch: Watch | None
 
 
 class _Attached(torch.autograd.Function):
@@ -135,7 +141,69 @@ class _Attached(torch.autograd.Function):
                 cotangents, ctx.shapes, strict=True
             )
         ]
-        return (None, *link.adjoint(direction, kept))
+        watch = link.watch
+        if watch is None:
+            return (None, *link.adjoint(direction, kept))
+        try:
+            found = link.adjoint(direction, kept)
+            if watch.results:
+                watch.look({HYPERGRADIENT: found})
+        except InputError as error:
+            cause = _cause(error, direction, watch)
+            skips = watch.nan_policy == "skip" and isinstance(cause, NotFiniteError)
+            if not skips:
+                raise cause from None
+            watch.skip()
+            return (None,) * len(ctx.needs_input_grad)
+        return (None, *found)
+
+
+def _cause(error: InputError, direction: list[Tensor], watch: Watch) -> InputError:
+    """Return the error to report: that of the cotangents if they are not finite."""
+    try:
+        watch.look({COTANGENT: direction}, OUTER_ADVICE)
+    except NotFiniteError as cause:
+        return cause
+    return error
+
+
+def averaged(
+    direction: list[Tensor], processes: Processes, watch: Watch | None
+) -> list[Tensor]:
+    """Return the means of cotangents over processes.
+
+    Raises:
+        NotFiniteError: if one is not finite: in all processes, which would wait for
+            each other otherwise. For one process the error of a result is enough.
+    """
+    if processes.group is None:
+        return direction
+    means = processes.means(direction)
+    if watch is not None:
+        watch.look({COTANGENT: means}, OUTER_ADVICE)
+    return means
+
+
+def watched(tensors: Sequence[Tensor], watch: Watch | None) -> list[Tensor]:
+    """Return tensors whose cotangents are looked at in ``backward()``."""
+    if watch is None:
+        return list(tensors)
+    # Copies, because autograd lets nobody write to what the function returns.
+    return [tensor.clone() for tensor in _Watched.apply(watch, *tensors)]
+
+
+class _Watched(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, watch: Watch, *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.watch = watch
+        ctx.set_materialize_grads(False)
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Any, ...]:
+        if not ctx.watch.passes({COTANGENT: cotangents}, OUTER_ADVICE):
+            return (None,) * (len(cotangents) + 1)
+        return (None, *cotangents)
 
 
 def constant_to_autograd(

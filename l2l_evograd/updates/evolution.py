@@ -18,8 +18,15 @@ from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import EvoGrad
 from l2l_evograd.estimators.base import add_scaled
 from l2l_evograd.estimators.perturbations import Perturbations, PerturbationsOfTasks
+from l2l_evograd.estimators.scaling import in_turn, normalised, power_of_number
+from l2l_evograd.finite import Watch
 from l2l_evograd.replay.inner_loss import InnerLoss
-from l2l_evograd.updates.adjoint import Wanted, attached, constant_to_autograd
+from l2l_evograd.updates.adjoint import (
+    Wanted,
+    attached,
+    averaged,
+    constant_to_autograd,
+)
 from l2l_evograd.updates.situation import Situation, Stepped, roles
 
 
@@ -65,6 +72,8 @@ class Evolution:
             wanted,
             self.processes,
             self.estimator.processes,
+            self.estimator,
+            now.watch,
         )
         if not wanted.nothing:
             displacement = attached(
@@ -75,6 +84,7 @@ class Evolution:
                 ),
                 [*now.params, *loss.inputs],
                 now.gate,
+                now.watch,
             )
         after = [p + d for p, d in zip(now.params, displacement, strict=True)]
         return Stepped(after, [], reached, [])
@@ -91,6 +101,8 @@ def evolve(
     wanted: Wanted,
     processes: Processes | None = None,
     population: Processes | None = None,
+    estimator: EvoGrad | None = None,
+    watch: Watch | None = None,
 ) -> tuple[list[Tensor], Back]:
     """Run Algorithm 1 with given perturbations; K = 1 gives ε_1 and λ̄ = 0.
 
@@ -102,6 +114,8 @@ def evolve(
         wanted: the cotangents that the adjoint returns.
         processes: the processes over which the losses are averaged.
         population: the processes that split the candidates.
+        estimator: looks at the numbers of the population, if given.
+        watch: looks at v.
 
     Returns:
         θ* − θ, and its adjoint. The adjoint maps v to the cotangents of the weights,
@@ -126,6 +140,9 @@ def evolve(
                 value = loss(candidate)
         values.append(value.detach().reshape((-1,) if per_task else ()))
     (losses,) = processes.means([population.gathered(values, noise.count)])
+    look = None
+    if estimator is not None:
+        look = estimator.look_at_population(params, noise, losses, temperature)
     weights = torch.softmax(-losses / temperature, dim=0)
     displacement = [torch.zeros_like(param) for param in params]
     for k in range(noise.count):
@@ -133,9 +150,14 @@ def evolve(
 
     @torch.no_grad()
     def back(direction: Sequence[Tensor]) -> list[Tensor | None]:
-        direction = processes.means(direction)
+        direction = averaged(list(direction), processes, watch)
+        direction, power = normalised(direction, per_task)
         scores = noise.project(direction)
-        scores = -weights / temperature * (scores - (weights * scores).sum(0))
+        if per_task:
+            scores, power = scores * (power / power.amax()), power.amax()
+        unit = power_of_number(temperature)
+        scores = scores - (weights * scores).sum(0)
+        scores = -weights / (temperature / unit) * scores
         totals = [torch.zeros_like(loss.leaves[p]) for p in positions]
         curvature: list[Tensor] = []
         if wanted.curvature:
@@ -153,6 +175,10 @@ def evolve(
             else:
                 add_scaled(totals, rows[k], scores[k])
         sums = population.sums([*totals, *curvature])
+        if look is not None:
+            kinds = [total.dtype for total in sums]
+            look.at_result(sums, direction, power, kinds, 1 / unit)
+        sums = [in_turn(total, 1 / unit, power) for total in sums]
         inputs: list[Tensor | None] = [None] * len(loss.inputs)
         for position, total in zip(positions, sums, strict=False):
             inputs[position] = total

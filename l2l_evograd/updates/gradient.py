@@ -26,10 +26,19 @@ from l2l_evograd.checks import check_differentiable
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import Estimator, Exact, Guided, Question
 from l2l_evograd.estimators.exact import exact_mixed, lacks_forward
+from l2l_evograd.finite import Watch
 from l2l_evograd.replay.autograd_graph import graph_bytes, reached_from, reaches
 from l2l_evograd.replay.inner_loss import InnerLoss, digest
 from l2l_evograd.replay.program import LostHistory
-from l2l_evograd.updates.adjoint import Gate, Wanted, attached, constant_to_autograd
+from l2l_evograd.replay.wrong_derivatives import warn_of_wrong_derivatives
+from l2l_evograd.updates.adjoint import (
+    Gate,
+    Wanted,
+    attached,
+    averaged,
+    constant_to_autograd,
+    watched,
+)
 from l2l_evograd.updates.situation import Situation, Stepped, roles
 
 
@@ -56,6 +65,9 @@ class Gradient:
         """Move the weights."""
         check_differentiable(now.value)
         estimator = self.estimator
+        if now.check:
+            twice = estimator.exact or not now.first_order
+            warn_of_wrong_derivatives([now.value], twice)
         estimated = bool(now.hyperparameters) and not estimator.exact
         forward, size = False, None
         if isinstance(estimator, Exact) and now.hyperparameters:
@@ -84,7 +96,10 @@ class Gradient:
         slopes = now.filled(found)
         extras = now.extras_of(found)
         if everything:
-            return now.moved(slopes, slopes, reached, extras, graph=slopes)
+            stepped = now.moved(slopes, slopes, reached, extras, graph=slopes)
+            if now.hyperparameters:
+                return replace(stepped, params=watched(stepped.params, now.watch))
+            return stepped
         known = self.processes.mean([None if s is None else s.detach() for s in slopes])
         places = [i for i, s in enumerate(slopes) if s is not None and s.requires_grad]
         pairs = zip(now.hyperparameters, reached, strict=True)
@@ -95,9 +110,10 @@ class Gradient:
         attached_slopes = attached(
             [s for i in places if (s := known[i]) is not None],
             inputs,
-            _OnGraph(self.processes, inputs, now.gate),
+            _OnGraph(self.processes, inputs, now.gate, now.watch),
             [*kept, *now.params],
             now.gate,
+            now.watch,
         )
         on_graph = list(known)
         for place, slope in zip(places, attached_slopes, strict=True):
@@ -147,9 +163,11 @@ class Gradient:
                 digest(own) if now.again else None,
                 known,
                 now.each is not None,
+                now.watch,
             ),
             [*now.params, *loss.inputs],
             now.gate,
+            now.watch,
         )
         return now.moved(slopes_on_graph, values, reached, extras)
 
@@ -161,17 +179,19 @@ class _OnGraph:
     processes: Processes
     inputs: list[Tensor]
     gate: Gate
+    watch: Watch | None
 
     def __call__(
         self, direction: list[Tensor], kept: Sequence[Tensor]
     ) -> Sequence[Tensor | None]:
         """Return the cotangents of the inputs."""
         slopes, params = kept[: len(direction)], kept[len(direction) :]
+        direction = averaged(direction, self.processes, self.watch)
         with self.gate.held(params):
             return torch.autograd.grad(
                 slopes,
                 self.inputs,
-                self.processes.means(direction),
+                direction,
                 retain_graph=True,
                 create_graph=torch.is_grad_enabled(),
                 allow_unused=True,
@@ -189,13 +209,14 @@ class _Adjoint:
     slopes: Tensor | None
     known: list[Tensor] | None
     per_task: bool
+    watch: Watch | None
 
     def __call__(
         self, direction: list[Tensor], kept: Sequence[Tensor]
     ) -> Sequence[Tensor | None]:
         """Return the cotangents of the weights and of the inputs."""
         estimator, loss, wanted = self.update.estimator, self.loss, self.wanted
-        direction = self.update.processes.means(direction)
+        direction = averaged(direction, self.update.processes, self.watch)
         params = list(kept[: len(direction)])
         inputs: list[Tensor | None] = [None] * len(loss.inputs)
         weights: list[Tensor | None] = [None] * len(params)

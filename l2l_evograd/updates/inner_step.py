@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from l2l_evograd.checks import check_choice, check_loss
+from l2l_evograd.checks import NotFiniteError, check_choice, check_count, check_loss
 from l2l_evograd.distributed import Processes
 from l2l_evograd.estimators import EvoGrad, Exact, resolve_estimator
+from l2l_evograd.finite import GRADIENT, check_range
 from l2l_evograd.hyperparameters import check_no_hooks
 from l2l_evograd.replay.autograd_graph import graph_bytes
 from l2l_evograd.replay.tensor import ordinary_functions
@@ -62,8 +63,40 @@ def inner_step(update: Update, now: Situation) -> Stepped:
     if not (estimator.exact and not now.first_order):  # else autograd does it all
         check_no_hooks(now.hyperparameters)
     with ordinary_functions():
-        check_loss(now.value)
-        return update.step(now)
+        # A process that stops alone would leave the others waiting: what is averaged
+        # over processes is looked at after that.
+        alone = update.processes.group is None
+        check_loss(now.value, wait=now.watch is not None and now.watch.wait, look=alone)
+        if isinstance(now.lr, float):
+            check_range(now.lr, now.params, "lr")
+        stepped = update.step(now)
+        _look(now, stepped)
+        return stepped
+
+
+def _look(now: Situation, stepped: Stepped) -> None:
+    """Look at a step before it is used.
+
+    The new weights are finite only if the old ones, the rates and the gradients are.
+
+    Raises:
+        NotFiniteError: if one is not; says which.
+    """
+    if now.watch is None:
+        return
+    try:
+        now.watch.look(
+            {
+                "the hyperparameters": now.hyperparameters,
+                "the updated weights": stepped.params,
+            }
+        )
+    except NotFiniteError:
+        rates = [] if isinstance(now.lr, float) else now.lr
+        now.watch.look({"the weights": now.params})
+        now.watch.look({"the learning rates": rates})
+        now.watch.look({GRADIENT: stepped.gradients})
+        raise
 
 
 def needs_a_record(
@@ -158,11 +191,7 @@ class Keeping:
 
     def __init__(self, memory: str, limit: int) -> None:
         check_choice(memory, ("auto", "graph", "recompute"), "memory")
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            raise ValueError(
-                f"expected memory_limit to be a number of bytes of at least 0, got "
-                f"{limit!r}"
-            )
+        limit = check_count(limit, "memory_limit, a number of bytes,", least=0)
         self.memory = memory
         self.limit = limit
         self.insist = memory == "recompute"

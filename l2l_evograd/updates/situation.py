@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from l2l_evograd.finite import Watch
 from l2l_evograd.replay.autograd_graph import reached_from
 from l2l_evograd.replay.inner_loss import InnerLoss
 from l2l_evograd.updates.adjoint import Gate, Wanted
@@ -57,6 +58,7 @@ class Situation:
         check: whether to repeat the loss at the same weights and compare the result
             with ``value``.
         seed: seed of the perturbations; one for each task if there is ``each``.
+        watch: what looks at the numbers of the step; None: nothing does.
         each: the losses of several tasks, shape (tasks,), if ℓ is their sum. The
             weights then have a leading task axis.
         gate: shut while a partial derivative is taken.
@@ -82,6 +84,7 @@ class Situation:
     retain_graph: bool = False
     extras: Sequence[Tensor] = ()
     beforehand: Callable[[Tensor, Sequence[Tensor]], None] | None = None
+    watch: Watch | None = field(default_factory=Watch)
     each: Tensor | None = None
 
     @property

@@ -130,7 +130,7 @@ def test_a_loss_without_a_history_is_refused_where_it_is_computed_again(settings
 def test_unknown_ways_to_keep_and_to_check_are_refused():
     with pytest.raises(ValueError, match="memory to be one of 'auto', 'graph', 'reco"):
         learner_of(memory="disk")
-    with pytest.raises(ValueError, match="memory_limit to be a number of bytes"):
+    with pytest.raises(ValueError, match="memory_limit, a number of bytes, to be"):
         learner_of(memory_limit=-1)
     with pytest.raises(ValueError, match="check to be one of 'first', 'always', 'nev"):
         learner_of(check="sometimes")

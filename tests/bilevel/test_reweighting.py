@@ -231,7 +231,7 @@ def test_a_gradient_that_is_no_number_is_refused(estimator):
     def outer(view):  # finite, but its gradient is not
         return mean_on(*clean)(view) + (view(x).sum() * 0).sqrt()
 
-    with pytest.raises(InputError, match="hypergradient of the weights to be finite"):
+    with pytest.raises(InputError, match="gradient .* to be finite"):
         reweighting_step(
             *(model, losses_on(x, y), outer, optimizer, SAMPLES), estimator=estimator
         )

@@ -37,7 +37,7 @@ def inner_loss(model, x, y, autocast=False):
 
 
 # Some of their operations have no forward derivative, or a wrong one.
-LACKING = {"group norm", "weight norm", "orthogonal"}
+LACKING = {"group norm", "orthogonal"}
 
 
 def both(loss, params, params_too=True):

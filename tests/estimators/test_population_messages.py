@@ -39,8 +39,8 @@ SEED, LOSSES, LAMBDA, THETA = 1, 5, SAMPLES, 8
 @pytest.mark.parametrize(
     ("case", "sizes"),
     [
-        (("gradient", 1, True), [SEED, LAMBDA]),
-        (("gradient", 2, False), [SEED, LAMBDA] * 2),
+        (("gradient", 1, True), [SEED, LAMBDA + LOSSES]),
+        (("gradient", 2, False), [SEED, LAMBDA + LOSSES] * 2),
         (("evolution", 1, True), [SEED, LOSSES, LAMBDA]),
         (("evolution", 2, True), [*[SEED, LOSSES] * 2, LAMBDA, LAMBDA]),
         (("evolution", 2, False), [*[SEED, LOSSES] * 2, LAMBDA + THETA, LAMBDA]),

@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -136,3 +138,23 @@ def test_what_is_compiled_runs_as_it_was_written_inside():
     with TwiceDifferentiable(recurrent=False):
         assert "CompiledFunction" not in compiled(x).grad_fn.name()
     assert "CompiledFunction" in compiled(x).grad_fn.name()
+
+
+def test_threads_that_overlap_leave_the_kernels_as_they_were():
+    flash = torch.backends.cuda.flash_sdp_enabled
+    before, cudnn = flash(), torch.backends.cudnn.enabled
+    entered, may_leave = threading.Event(), threading.Event()
+
+    def longer():
+        with TwiceDifferentiable(recurrent=True):
+            entered.set()
+            may_leave.wait(60)
+
+    thread = threading.Thread(target=longer)
+    with TwiceDifferentiable(recurrent=True):
+        thread.start()
+        assert entered.wait(60)
+    assert not flash() and not torch.backends.cudnn.enabled  # the other needs them off
+    may_leave.set()
+    thread.join()
+    assert flash() == before and torch.backends.cudnn.enabled == cudnn

@@ -40,6 +40,7 @@ NAMES = [
     "_C._set_sdp_use_cudnn",
     "_C._set_sdp_use_math",
     "_dynamo.eval_frame.cached_backends",
+    "_weight_norm",
     "jit.ScriptModule",
     "Tag.nondeterministic_seeded",
 ]

@@ -7,6 +7,7 @@ with the package.
 import copy
 
 import torch
+from right_norm import RightNorm
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -25,7 +26,7 @@ class ByHand(nn.Module):
             return getattr(self.module, name)
 
     def forward(self, *args, **kwargs):
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), RightNorm():
             return self.module(*args, **kwargs)
 
     def clone(self):

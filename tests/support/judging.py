@@ -11,6 +11,7 @@ from blocks import BLOCKS, ORDINARY
 from hypothesis import HealthCheck, currently_in_test_context, event, settings
 from programs import OUTPUTS, Outcome, Spec, play
 from reference import Reference, gap
+from right_norm import RightNorm
 
 from l2l_evograd import EvoGradMetaOptimizer
 
@@ -118,7 +119,8 @@ def judge(
         note(verdicts, "no truth")
         return
     try:
-        truth = play(Reference, spec)
+        with RightNorm():
+            truth = play(Reference, spec)
     except RuntimeError:  # as of plain autograd, for graphs that it has freed
         note(verdicts, "no truth")
         return

@@ -153,7 +153,7 @@ def test_what_is_no_way_to_keep_graphs_is_refused():
     with pytest.raises(ValueError, match="memory to be one of 'auto', 'graph', 'recom"):
         Keeping("disk", 0)
     for limit in (-1, 1.5, True, None):
-        with pytest.raises(ValueError, match="a number of bytes of at least 0, got"):
+        with pytest.raises(ValueError, match="a number of bytes, to be a whole num"):
             Keeping("auto", limit)
     assert Keeping("auto", MEMORY_LIMIT).limit == 2**28
 
