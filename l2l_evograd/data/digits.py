@@ -5,10 +5,12 @@ upright. The validation and test images are turned counter-clockwise by 30 degre
 """
 
 import gzip
+import math
+import os
 import struct
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 import torch
@@ -16,13 +18,19 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rotate
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.folders import is_folder, is_there
 from l2l_evograd.data.glyphs import glyph_mask
+from l2l_evograd.experiments.files import open_regular
 
 SIDE = 28
 ANGLE = 30.0
 
 _IMAGES, _LABELS = 2051, 2049  # the magic numbers of the IDX format
 _BUILT_IN_PER_CLASS = 500
+
+# MNIST's largest file has 47 MB. More than this is not read into memory.
+_LARGEST = 2**31
+_BLOCK = 2**20
 
 
 class Digits(NamedTuple):
@@ -98,10 +106,10 @@ def read_digits(folder: Path) -> DigitSplits:
         InputError: if the test images or labels are missing, or if files are cut
             short, are not IDX files, or do not belong together.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"expected a folder with MNIST's files, got {folder}")
     raw = folder / "MNIST" / "raw"
-    place = raw if raw.is_dir() else folder
+    place = raw if is_folder(raw) else folder
     images, labels = read_pair(place, "t10k")
     if find_idx(place, "train-images-idx3-ubyte") is None:
         return _shuffled_splits(images, labels, f"the test digits in {folder}")
@@ -179,7 +187,7 @@ def read_pair(folder: Path, name: str) -> tuple[Tensor, Tensor]:
 def find_idx(folder: Path, name: str) -> Path | None:
     """Return the path of one of MNIST's files, packed or not; None if it is missing."""
     candidates = (folder / name, folder / f"{name}.gz")
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_there(path)), None)
 
 
 def _read(folder: Path, name: str, magic: int) -> Tensor:
@@ -189,26 +197,65 @@ def _read(folder: Path, name: str, magic: int) -> Tensor:
         raise InputError(
             f"expected MNIST's file {name} or {name}.gz in {folder}, found neither"
         )
-    content = path.read_bytes()
-    if path.suffix == ".gz":
-        try:
-            content = gzip.decompress(content)
-        except (EOFError, OSError, zlib.error) as error:
-            raise InputError(
-                f"{path} is cut short or not a gzip file: {error}"
-            ) from error
     axes = magic % 256
-    header = 4 * (1 + axes)
-    if len(content) < header or struct.unpack(">I", content[:4])[0] != magic:
+    with open_regular(path) as file:
+        packed = path.suffix == ".gz"
+        try:
+            if packed:
+                with gzip.GzipFile(fileobj=file) as unpacked:
+                    shape, content = _parts(unpacked, path, magic, axes)
+            else:
+                length = os.fstat(file.fileno()).st_size
+                shape, content = _parts(file, path, magic, axes, length)
+        except (EOFError, OSError, zlib.error) as error:
+            what = "not a gzip file" if packed else "cannot be read"
+            raise InputError(f"{path} is cut short or {what}: {error}") from error
+    return torch.from_numpy(np.frombuffer(content, np.uint8).reshape(shape))
+
+
+def _parts(
+    file: IO[bytes] | gzip.GzipFile,
+    path: Path,
+    magic: int,
+    axes: int,
+    length: int | None = None,
+) -> tuple[tuple[int, ...], bytearray]:
+    """Return the sizes in the header of an IDX file, and the bytes after it.
+
+    Args:
+        file: the file, unpacked.
+        path: its path, for messages.
+        magic: the number with which it must begin.
+        axes: number of sizes.
+        length: number of its bytes; None: it is not known before they are read.
+
+    Raises:
+        InputError: if the header is not that of such a file, or if there are more or
+            fewer bytes than it says. No more of them are read than it says.
+    """
+    header = file.read(4 * (1 + axes))
+    if len(header) < 4 * (1 + axes) or struct.unpack(">I", header[:4])[0] != magic:
         raise InputError(
             f"{path} is not an IDX file of {'images' if axes == 3 else 'labels'}: "
             f"expected it to begin with the number {magic}"
         )
-    shape = struct.unpack(f">{axes}I", content[4:header])
-    expected = int(np.prod(shape, dtype=np.int64))
-    if len(content) != header + expected:
+    shape = struct.unpack(f">{axes}I", header[4:])
+    expected = math.prod(shape)
+    if expected > _LARGEST:
+        raise InputError(
+            f"{path} is damaged or too large: expected at most {_LARGEST:,} bytes, its "
+            f"header says {expected:,}"
+        )
+    got = None if length is None else length - len(header)
+    content = bytearray()
+    if got in (None, expected):
+        while block := file.read(min(_BLOCK, expected + 1 - len(content))):
+            content += block
+        got = len(content)
+    if got != expected:
+        more = " or more" if len(content) > expected else ""
         raise InputError(
             f"{path} is cut short or damaged: expected {expected} bytes after its "
-            f"header, got {len(content) - header}"
+            f"header, got {got}{more}"
         )
-    return torch.tensor(np.frombuffer(content, np.uint8, offset=header).reshape(shape))
+    return shape, content

@@ -9,15 +9,16 @@ from rich.console import Console
 
 from l2l_evograd.checks import InputError, check_choice
 from l2l_evograd.experiments.experiment import say
-from l2l_evograd.experiments.options import NotAnOption
+from l2l_evograd.experiments.options import NotAnOption, OutFolder
+from l2l_evograd.interrupts import telling
 
 
 def prepare(
     name: str | None = None,
     /,
     *,
-    out: Path,
-    archive: list[Path] | None = None,
+    out: OutFolder,
+    archive: list[str] | None = None,
     remap: str | None = None,
     console: Annotated[Console | None, NotAnOption] = None,
 ) -> None:
@@ -51,25 +52,27 @@ def prepare(
         KeyboardInterrupt: when interrupted; its text tells how to continue.
     """
     console, archives = console or Console(), archive or []
-    try:
+
+    def text() -> str:
+        again = ["l2l-evograd", "prepare", *([] if name is None else [name])]
+        again += [word for path in archives for word in ("--archive", path)]
+        again += [] if remap is None else ["--remap", remap]
+        again += ["--out", str(out)]
+        return (
+            f"interrupted; finished files are kept; continue with: {shlex.join(again)}"
+        )
+
+    with telling(text):
         if remap is None:
             _prepare(name, archives, out, console)
         elif archives:
             raise InputError("expected --archive or --remap, got both")
         else:
             _remap(name, remap, out, console)
-    except KeyboardInterrupt as interrupt:
-        again = ["l2l-evograd", "prepare", *([] if name is None else [name])]
-        again += [word for path in archives for word in ("--archive", str(path))]
-        again += [] if remap is None else ["--remap", remap]
-        again += ["--out", str(out)]
-        raise KeyboardInterrupt(
-            f"interrupted; finished files are kept; continue with: {shlex.join(again)}"
-        ) from interrupt
 
 
 def _prepare(
-    name: str | None, archives: Sequence[Path], out: Path, console: Console
+    name: str | None, archives: Sequence[str], out: Path, console: Console
 ) -> None:
     from l2l_evograd.experiments.crossdomain.data.archives import LAYOUTS, make_lists
 

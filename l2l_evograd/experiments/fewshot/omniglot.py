@@ -13,7 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.decoding import decode
+from l2l_evograd.data.folders import is_there
+from l2l_evograd.data.zipped import UNREADABLE, check_size, files_in
 from l2l_evograd.experiments.fewshot.images import ClassImages, Problem
+from l2l_evograd.experiments.files import open_regular
 
 TRAIN, TEST = "images_background_small1.zip", "images_background_small2.zip"
 SIDE = 28
@@ -21,6 +25,11 @@ SIDE = 28
 # Of the characters for meta-training, every fifth is held out for validation.
 HELD_OUT = 5
 TURNS = 4
+
+# The archives have 6 MB; a drawing has 105 x 105 pixels in black and white.
+_LARGEST_ARCHIVE = 2**26
+_LARGEST_DRAWING = 2**20
+_LARGEST_IN_ALL = 2**28
 
 _PATH = re.compile(
     r"(?:.*/)?(?P<alphabet>[^/]+)/(?P<character>character\d+)/[^/]+\.png"
@@ -48,7 +57,7 @@ def read_omniglot(folder: Path, image_size: int = SIDE) -> Problem:
     Cost: about two seconds. The images take 9 MB at 28 pixels.
     """
     archives = [folder / TRAIN, folder / TEST]
-    missing = [path.name for path in archives if not path.is_file()]
+    missing = [path.name for path in archives if not is_there(path)]
     if missing:
         raise InputError(
             f"expected {TRAIN} and {TEST} in {folder}, but {' and '.join(missing)} "
@@ -95,18 +104,18 @@ def _split(name: str, characters: Characters) -> ClassImages:
 
 def _read(path: Path, image_size: int) -> Characters:
     found: dict[str, list[Tensor]] = defaultdict(list)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in sorted(archive.namelist()):
-                place = _PATH.fullmatch(name)
-                if place is not None:
-                    character = f"{place['alphabet']}/{place['character']}"
-                    found[character].append(_image(archive.read(name), image_size))
-    # Besides a bad archive: Pillow's errors, and zlib's through zipfile.
-    except (zipfile.BadZipFile, OSError, SyntaxError, EOFError, ValueError) as error:
-        raise InputError(
-            f"cannot read {path} ({error}); the archive is damaged: fetch it again"
-        ) from error
+    with open_regular(path) as file:
+        try:
+            check_size(path.parent, path.name, file.seek(0, 2), _LARGEST_ARCHIVE)
+            with zipfile.ZipFile(file) as archive:
+                for member, character in _drawings(archive, path):
+                    content = io.BytesIO(archive.read(member))
+                    picture = decode(content, f"the image {member.filename}", "L")
+                    found[character].append(_image(picture, image_size))
+        except UNREADABLE as error:  # InputError is one of them
+            raise InputError(
+                f"cannot read {path} ({error}); the archive is damaged: fetch it again"
+            ) from error
     if not found:
         raise InputError(
             f"expected images ALPHABET/characterNN/NAME.png in {path}, got none; fetch "
@@ -115,10 +124,27 @@ def _read(path: Path, image_size: int) -> Characters:
     return found
 
 
-def _image(content: bytes, image_size: int) -> Tensor:
+def _drawings(
+    archive: zipfile.ZipFile, path: Path
+) -> list[tuple[zipfile.ZipInfo, str]]:
+    """Return the drawings in an archive, and the character of each.
+
+    Raises:
+        InputError: if one is too large, or all together; and as in :func:`files_in`.
+    """
+    drawings, total = [], 0
+    for member in sorted(files_in(archive, path), key=lambda one: one.filename):
+        place = _PATH.fullmatch(member.filename)
+        if place is not None:
+            check_size(path, member.filename, member.file_size, _LARGEST_DRAWING)
+            total += member.file_size
+            drawings.append((member, f"{place['alphabet']}/{place['character']}"))
+    check_size(path, "all images", total, _LARGEST_IN_ALL)
+    return drawings
+
+
+def _image(picture: Image.Image, image_size: int) -> Tensor:
     """Return an image, shape (1, image_size, image_size), ink 255 and paper 0."""
-    with Image.open(io.BytesIO(content)) as file:
-        picture = file.convert("L")
     if picture.size != (image_size, image_size):
         picture = picture.resize((image_size, image_size), Image.Resampling.LANCZOS)
     return torch.from_numpy(255 - np.asarray(picture)).unsqueeze(0)

@@ -6,6 +6,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from l2l_evograd.data.decoding import images_of
+from l2l_evograd.data.folders import given_path
 from l2l_evograd.data.glyphs import CLASSES, GlyphSplit
 from l2l_evograd.experiments.crossdomain.data.domains import PHOTOGRAPHS
 from l2l_evograd.experiments.crossdomain.data.filelists import (
@@ -39,9 +41,9 @@ def read_problem(settings: FewShotSettings, console: Console) -> Problem:
     """
     size = settings.image_size
     if settings.omniglot is not None:
-        return read_omniglot(Path(settings.omniglot).expanduser(), size or SIDE)
+        return read_omniglot(given_path(settings.omniglot), size or SIDE)
     if settings.data is not None:
-        return _listed(Path(settings.data).expanduser(), size, console)
+        return _listed(given_path(settings.data), size, console)
     return built_in_glyphs(size or _GLYPH_SIDE)
 
 
@@ -87,7 +89,7 @@ def _in_memory(
         transient=True,
         disable=not console.is_terminal,
     )
-    images = torch.empty((len(listed.labels), 3, size, size), dtype=torch.uint8)
+    images = images_of(len(listed.labels), 3, size)
     for index in steps:
         images[index] = files.image(index)
     mean, deviation = PHOTOGRAPHS

@@ -1,10 +1,9 @@
 """The source of the images: files on disk, or the built-in glyphs."""
 
-from pathlib import Path
-
 import torch
 from rich.console import Console
 
+from l2l_evograd.data.folders import given_path
 from l2l_evograd.data.glyphs import CLASSES, GlyphSplit
 from l2l_evograd.experiments.noisy_labels.files import read_files
 from l2l_evograd.experiments.noisy_labels.images import ImageSource, LabelledImages
@@ -34,7 +33,7 @@ def read_source(
     Cost: drawing the glyphs takes about four seconds.
     """
     if data is not None:
-        return read_files(Path(data).expanduser(), image_size or 32, console)
+        return read_files(given_path(data), image_size or 32, console)
     sets = []
     for seed, each in enumerate((_TRAIN_EACH, _TEST_EACH)):
         drawn = GlyphSplit("print", "novel", image_size or _SIZE, seed, each)

@@ -1,6 +1,5 @@
 """The images of the schedules experiment: for training, validation and test."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from l2l_evograd.checks import InputError
 from l2l_evograd.data.digits import drawn_digits, find_idx, read_pair
+from l2l_evograd.data.folders import given_path, is_folder
 from l2l_evograd.experiments.noisy_labels.files import read_files
 
 # Side of the images from a folder, that of CIFAR.
@@ -83,14 +83,14 @@ def read_splits(data: str | None, console: Console) -> Splits:
     """
     if data is None:
         return _divided("built-in digits", _images(*drawn_digits()), None)
-    folder = Path(data).expanduser()
-    if not folder.is_dir():
+    folder = given_path(data)
+    if not is_folder(folder):
         raise InputError(
             f"expected a folder with MNIST's files or with train/<class> and "
             f"test/<class>, got {folder}"
         )
     raw = folder / "MNIST" / "raw"
-    place = raw if raw.is_dir() else folder
+    place = raw if is_folder(raw) else folder
     if any(find_idx(place, f"{part}-images-idx3-ubyte") for part in ("t10k", "train")):
         test = _images(*read_pair(place, "t10k"))
         if find_idx(place, "train-images-idx3-ubyte") is None:

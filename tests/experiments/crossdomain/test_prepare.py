@@ -1,6 +1,7 @@
-import os
+import gzip
 import shlex
 import signal
+import tarfile
 import threading
 from pathlib import Path
 
@@ -107,11 +108,18 @@ def test_an_archive_cut_short_is_one_line(tmp_path, archive, capsys):
     assert not root.exists()
 
 
+def write_endless(path: Path) -> Path:
+    """Write an archive with a file of 16 GiB, which takes long to read."""
+    member = tarfile.TarInfo("zeros")
+    member.size = 256 * 2**26
+    zeros = gzip.compress(bytes(2**26), 1)
+    path.write_bytes(gzip.compress(member.tobuf()) + 256 * zeros)
+    return path
+
+
 def test_an_interrupt_of_prepare_says_how_to_go_on(tmp_path, archive, capsys):
-    # A pipe without a writer: opening it as a list waits until the interrupt comes.
     root = tmp_path / "a root"
-    (root / "cub").mkdir(parents=True)
-    os.mkfifo(root / "cub" / "base.json")
+    archive = write_endless(tmp_path / "CUB_200_2011.tar.gz")
     arguments = ["prepare", "cub", "--archive", str(archive), "--out", str(root)]
     main = threading.main_thread().ident
     threading.Timer(1.5, signal.pthread_kill, [main, signal.SIGINT]).start()

@@ -129,5 +129,5 @@ def test_a_class_without_images_is_refused(folders: Path):
 
 def test_a_file_that_is_no_image_is_named(folders: Path):
     (folders / "train" / "cat" / "1.png").write_text("not an image")
-    with pytest.raises(InputError, match="cannot read the image .*1.png"):
+    with pytest.raises(InputError, match="the image .*1.png cannot be opened"):
         read(folders)

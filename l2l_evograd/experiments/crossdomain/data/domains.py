@@ -7,6 +7,7 @@ tensors when they are read. An :class:`ImageCache` limits the memory of photogra
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,7 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         statistics: mean and standard deviation of the three channels.
         augment: maps an index to a randomly changed image with the same shape and
             dtype; None: the images must not be changed.
+        files: the file of each image; empty if the images are drawn.
 
     Attributes:
         labels, label_names: as given.
@@ -52,8 +54,10 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
         label_names: Sequence[str],
         statistics: tuple[Sequence[float], Sequence[float]] = DRAWINGS,
         augment: Callable[[int], Tensor] | None = None,
+        files: Sequence[Path] = (),
     ) -> None:
         self.name = name
+        self._files = files
         self.labels = list(labels)
         self.label_names = list(label_names)
         self._read = read
@@ -97,7 +101,26 @@ class Dataset(torch.utils.data.Dataset[tuple[Tensor, int]]):
             self.label_names,
             self._statistics,
             self._augment,
+            self._files,
         )
+
+    def description(self) -> list[Any]:
+        """Return what tells the data from others: labels, sizes of files, five images.
+
+        It is not the content of every file, because that would take minutes.
+
+        Raises:
+            InputError: if one of the five images cannot be opened.
+        """
+        last = len(self) - 1
+        shown = sorted({last * part // 4 for part in range(5)})
+        sizes = [
+            path.stat().st_size if path.is_file() else None for path in self._files
+        ]
+        return [
+            *(self.name, self.labels, self.label_names, sizes),
+            *(self._read(index) for index in shown),
+        ]
 
 
 @dataclass(frozen=True)
@@ -187,6 +210,7 @@ def listed_domain(
             listed.label_names,
             PHOTOGRAPHS,
             files.augmented,
+            listed.paths,
         )
     return Domain(name, splits)
 

@@ -6,19 +6,26 @@ or relative to the JSON file; ``image_labels``, for each image an index into
 ``label_names``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms import v2
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.decoding import read_image
+from l2l_evograd.data.folders import folders_in, is_folder, is_there
 from l2l_evograd.experiments.crossdomain.data.augmentation import Augmentation
 from l2l_evograd.experiments.crossdomain.data.image_cache import ImageCache
-from l2l_evograd.experiments.folder import read_object
+from l2l_evograd.experiments.crossdomain.data.list_checks import (
+    check_class,
+    check_image,
+    check_label,
+    check_size,
+)
+from l2l_evograd.experiments.files import read_object
 
 KEYS = ("label_names", "image_names", "image_labels")
 # Splits of a domain. No two splits have the same class.
@@ -33,14 +40,6 @@ _LARGEST = 84
 
 # Images for augmentation are cached with a shorter side of at most this multiple.
 _ROOM = 2
-
-# Errors of Pillow for files that are not images, are cut short, or are too large.
-_UNREADABLE = (
-    UnidentifiedImageError,
-    OSError,
-    SyntaxError,
-    Image.DecompressionBombError,
-)
 
 
 class FileList(NamedTuple):
@@ -66,15 +65,15 @@ def find_domains(root: Path) -> dict[str, dict[str, Path]]:
         InputError: if the folder, or a split of a domain, is missing; or if there is
             no domain.
     """
-    if not root.is_dir():
+    if not is_folder(root):
         raise InputError(
             f"expected a folder of domains, found none at {root}; give the folder that "
             f"contains NAME/base.json, NAME/val.json and NAME/novel.json"
         )
     found = {}
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in (root / name for name in folders_in(root)):
         files = {split: folder / f"{split}.json" for split in SPLITS}
-        missing = [file.name for file in files.values() if not file.is_file()]
+        missing = [file.name for file in files.values() if not is_there(file)]
         if len(missing) == len(SPLITS):
             continue  # this folder is not a domain
         if missing:
@@ -101,7 +100,7 @@ def read_lists(folder: Path) -> dict[str, FileList]:
     Raises:
         InputError: if a file is missing or malformed; the message names it.
     """
-    missing = [f"{s}.json" for s in SPLITS if not (folder / f"{s}.json").is_file()]
+    missing = [f"{s}.json" for s in SPLITS if not is_there(folder / f"{s}.json")]
     if missing:
         raise InputError(
             f"expected base.json, val.json and novel.json in {folder}, but "
@@ -114,9 +113,32 @@ def read_filelist(path: Path) -> FileList:
     """Read and check one JSON file. Images are not opened.
 
     Raises:
-        InputError: if the file is malformed; the message names the file and the fault.
+        InputError: if the file is malformed, larger than the limits in
+            :mod:`~.list_checks`; the message names the file and the fault.
     """
-    content = read_object(path)
+    return checked_list(path, read_object_of_list(path))
+
+
+def read_object_of_list(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file that has the size of a file list.
+
+    Raises:
+        InputError: if it is not such a file, as in :func:`read_filelist`.
+    """
+    check_size(path)
+    return read_object(path)
+
+
+def checked_list(path: Path, content: Mapping[str, Any]) -> FileList:
+    """Return the list in an object that a JSON file contains.
+
+    Args:
+        path: the file.
+        content: the object.
+
+    Raises:
+        InputError: if it is malformed.
+    """
     for key in KEYS:
         if not isinstance(content.get(key), list):
             raise InputError(f"expected a list under {key!r} in {path}, got none")
@@ -129,11 +151,15 @@ def read_filelist(path: Path) -> FileList:
     if not images:
         raise InputError(f"expected images in {path}, got an empty list")
     for label in labels:
-        _check_label(label, len(names), path)
+        check_label(label, len(names), path)
+    for image in images:
+        check_image(image, path)
+    for name in names:
+        check_class(name, path)
     return FileList(
         path,
-        [path.parent / str(image) for image in images],
-        [int(label) for label in labels],
+        [path.parent / image for image in images],
+        labels,
         [str(name) for name in names],
     )
 
@@ -250,25 +276,9 @@ def _opened(path: Path, source: Path) -> Tensor:
         source: file list that contains the image, for messages.
     """
     try:
-        with Image.open(path) as image:
-            pixels = image.convert("RGB").tobytes()
-            width, height = image.size
-    except FileNotFoundError as error:
-        raise InputError(
-            f"the image {path} does not exist; it is listed in {source}"
-        ) from error
-    except _UNREADABLE as error:
-        raise InputError(
-            f"the image {path} cannot be opened ({error}); it is listed in {source}"
-        ) from error
-    flat = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)
+        picture = read_image(path)
+    except InputError as error:
+        raise InputError(f"{error}; it is listed in {source}") from error
+    width, height = picture.size
+    flat = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return flat.view(height, width, 3).permute(2, 0, 1).contiguous()
-
-
-def _check_label(label: Any, classes: int, path: Path) -> None:
-    whole = isinstance(label, int) and not isinstance(label, bool)
-    if not whole or not 0 <= label < classes:
-        raise InputError(
-            f"expected every image_labels entry of {path} to be a whole number from 0 "
-            f"to {classes - 1}, an index into label_names, got {label!r}"
-        )

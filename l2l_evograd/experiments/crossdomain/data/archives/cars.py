@@ -13,12 +13,8 @@ There are 196 classes and 8,144 images. The classes are in the order of ``class_
 as in the benchmark's code. This order is not quite alphabetical.
 """
 
-import io
 import struct
-import zlib
 from typing import Any
-
-import numpy as np
 
 from l2l_evograd.experiments.crossdomain.data.archives.holdings import (
     Annotation,
@@ -27,6 +23,7 @@ from l2l_evograd.experiments.crossdomain.data.archives.holdings import (
     Holdings,
 )
 from l2l_evograd.experiments.crossdomain.data.archives.layout import Counts, Layout
+from l2l_evograd.experiments.crossdomain.data.archives.matlab import read_matlab
 
 _IMAGES, _ANNOTATIONS, _META = "cars_train", "cars_train_annos.mat", "cars_meta.mat"
 _KIT = "car_devkit.tgz"
@@ -44,40 +41,53 @@ def _read(holdings: Holdings) -> Classes:
         raise holdings.missing(
             f"{_IMAGES}/*.jpg from cars_train.tgz (give each archive with --archive)"
         )
-    names = [str(name) for name in _variable(meta, "class_names")]
+    names = _names(meta)
     records = _variable(listing, "annotations")
-    if not {"fname", "class"} <= set(records.dtype.names or ()):
-        raise listing.wrong("its annotations have no fields fname and class")
     collected = Collector()
-    for file, number in zip(records["fname"], records["class"], strict=True):
-        if str(file) not in images:
-            raise listing.not_there(str(file))
-        if not 1 <= int(number) <= len(names):
+    for record in records:
+        file, number = _record(listing, record)
+        if file not in images:
+            raise listing.not_there(file)
+        if not 1 <= number <= len(names):
             raise listing.wrong(
                 f"expected classes from 1 to {len(names)}, got {number} for {file}"
             )
-        collected.add(names[int(number) - 1], images[str(file)])
+        collected.add(names[number - 1], images[file])
     return collected.classes(names)
 
 
-def _variable(annotation: Annotation, name: str) -> Any:
-    """Return a variable of a MATLAB file as a one-dimensional array."""
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
+def _names(meta: Annotation) -> list[str]:
+    names = _variable(meta, "class_names")
+    if not all(isinstance(name, str) for name in names):
+        raise meta.wrong("its class_names are not all texts")
+    return names
 
+
+def _record(listing: Annotation, record: Any) -> tuple[str, int]:
+    """Return the file and the class of an annotation."""
+    if not isinstance(record, dict) or not {"fname", "class"} <= set(record):
+        raise listing.wrong("its annotations have no fields fname and class")
+    file, number = record["fname"], record["class"]
+    if not isinstance(file, str):
+        raise listing.wrong(f"expected names of files, got {repr(file)[:80]}")
+    # A cell is not a number.
+    if not isinstance(number, tuple) or len(number) != 1 or number[0] % 1:
+        raise listing.wrong(f"expected a class for {file}, got {repr(number)[:80]}")
+    return file, int(number[0])
+
+
+def _variable(annotation: Annotation, name: str) -> list[Any]:
+    """Return a cell array or a struct array of a MATLAB file, or its only value."""
     try:
-        variables = loadmat(io.BytesIO(annotation.content), squeeze_me=True)
-    except (
-        # Errors of loadmat for files that are of another type, cut short or damaged.
-        *(MatReadError, ValueError, TypeError, NotImplementedError, OSError),
-        *(LookupError, struct.error, zlib.error),
-    ) as error:
+        variables = read_matlab(annotation.content)
+    except (ValueError, struct.error, OverflowError) as error:
         raise annotation.wrong(
             f"it cannot be read as a MATLAB file ({error})"
         ) from error
     if name not in variables:
         raise annotation.wrong(f"it has no variable {name}")
-    return np.atleast_1d(variables[name])
+    value = variables[name]
+    return value if isinstance(value, list) else [value]
 
 
 CARS = Layout(

@@ -4,6 +4,7 @@ import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.folders import check_name
 
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
@@ -17,8 +18,9 @@ def member_parts(name: str, archive: Path) -> tuple[str, ...]:
 
     Raises:
         InputError: if the name leads out of the folder to which the archive is
-            unpacked, on any operating system.
+            unpacked, on any operating system, or if it cannot be the name of a file.
     """
+    check_name(name, f"every name in {archive}")
     seen_by_windows = PureWindowsPath(name)
     if seen_by_windows.anchor or ".." in seen_by_windows.parts:
         raise InputError(

@@ -1,5 +1,6 @@
 """Prepare a data set: scan its archives, unpack images, and write the lists."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ from rich.console import Console
 from rich.progress import TaskProgressColumn
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.folders import given_path
 from l2l_evograd.experiments.crossdomain.data.archives.holdings import Classes, Holdings
 from l2l_evograd.experiments.crossdomain.data.archives.layout import Layout
 from l2l_evograd.experiments.crossdomain.data.archives.names import folder_name
@@ -15,13 +17,16 @@ from l2l_evograd.experiments.crossdomain.data.archives.packed import open_source
 from l2l_evograd.experiments.crossdomain.data.archives.sources import Member
 from l2l_evograd.experiments.crossdomain.data.archives.splits import file_lists
 from l2l_evograd.experiments.crossdomain.data.archives.unpacking import (
+    check_space,
     missing_images,
     outdated_lists,
     unpack,
     write_list,
+    writing,
 )
-from l2l_evograd.experiments.folder import check_writable
+from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.progress import progress_bar
+from l2l_evograd.lock import locked
 
 _IMAGES = "images"
 
@@ -46,7 +51,7 @@ class MadeLists(NamedTuple):
 
 def make_lists(
     layout: Layout,
-    archives: Sequence[Path],
+    archives: Sequence[str | Path],
     root: Path,
     console: Console | None = None,
 ) -> MadeLists:
@@ -74,10 +79,10 @@ def make_lists(
             unsafe, or if a folder cannot be written to. Lists are written last, so
             none of them is written in this case.
     """
-    root = root.expanduser()
+    root = given_path(root)
     folder = root / layout.name
     for place in (root, folder):
-        check_writable(place)
+        folder_to_write(place)
     sources = [open_source(path) for path in archives]
     with progress_bar(console or Console(), TaskProgressColumn()) as progress:
         for source in sources:
@@ -89,9 +94,14 @@ def make_lists(
         missing = missing_images(
             {path: image for image, path in targets.items() if image.size is not None}
         )
-        unpack(missing, progress)
-    for split in outdated:
-        write_list(folder / f"{split}.json", lists[split])
+        with contextlib.ExitStack() as stack:
+            if missing or outdated:
+                with writing(folder):
+                    stack.enter_context(locked(folder))
+            check_space(missing, folder)
+            unpack(missing, progress)
+            for split in outdated:
+                write_list(folder / f"{split}.json", lists[split])
     labels = {split: content["image_labels"] for split, content in lists.items()}
     return MadeLists(
         folder,

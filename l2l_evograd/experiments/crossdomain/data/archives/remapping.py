@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.folders import given_path, looking_at
 from l2l_evograd.experiments.crossdomain.data.archives.unpacking import write_list
 from l2l_evograd.experiments.crossdomain.data.filelists import (
+    checked_list,
     find_domains,
-    read_filelist,
+    read_object_of_list,
 )
-from l2l_evograd.experiments.folder import read_object
 
 _IMAGES = "image_names"
 
@@ -34,14 +35,14 @@ def remap(root: Path, old: str, new: str, name: str | None = None) -> dict[Path,
         InputError: for folders that are not absolute paths, an unknown name, malformed
             lists, or if no path is below ``old``.
     """
-    target = Path(new).expanduser()
+    target = given_path(new)
     for path in (Path(old), target):
         if not path.is_absolute():
             raise InputError(
                 f"expected absolute paths in --remap OLD=NEW, got {str(path)!r}; begin "
                 f"them with /"
             )
-    domains = find_domains(root.expanduser())
+    domains = find_domains(given_path(root))
     if name is not None and name not in domains:
         raise InputError(
             f"unknown data set {name!r} in {root}; choose from {', '.join(domains)}"
@@ -58,7 +59,7 @@ def remap(root: Path, old: str, new: str, name: str | None = None) -> dict[Path,
         if changed:
             changes[file] = (content, changed)
     if not changes:
-        first = read_object(files[0])[_IMAGES][0]
+        first = read_object_of_list(files[0])[_IMAGES][0]
         raise InputError(
             f"expected images whose paths begin with {old}, found none; the first path "
             f"in {files[0]} is {first}"
@@ -74,9 +75,9 @@ def _moved(file: Path, old: Path, new: Path) -> tuple[dict[str, Any], int]:
     Raises:
         InputError: if the first changed path does not exist.
     """
-    read_filelist(file)  # refuses a malformed list
-    content = read_object(file)
-    before = [str(image) for image in content[_IMAGES]]
+    content = read_object_of_list(file)
+    checked_list(file, content)
+    before: list[str] = content[_IMAGES]
     after = [
         str(new / Path(image).relative_to(old))
         if Path(image).is_relative_to(old)
@@ -84,9 +85,14 @@ def _moved(file: Path, old: Path, new: Path) -> tuple[dict[str, Any], int]:
         for image in before
     ]
     changed = [path for path, was in zip(after, before, strict=True) if path != was]
-    if changed and not Path(changed[0]).is_file():
+    if changed and not _is_file(Path(changed[0])):
         raise InputError(
             f"expected the first image of {file} at {changed[0]}, found nothing; "
             f"nothing was changed; check NEW in --remap OLD=NEW"
         )
     return {**content, _IMAGES: after}, len(changed)
+
+
+def _is_file(path: Path) -> bool:
+    with looking_at(path):
+        return path.is_file()

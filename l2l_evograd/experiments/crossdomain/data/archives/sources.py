@@ -7,6 +7,7 @@ be read after all files before it.
 
 import abc
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path, PurePosixPath
@@ -15,10 +16,21 @@ from typing import NamedTuple
 from rich.progress import Progress
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.folders import looking_at, walked
+from l2l_evograd.data.zipped import check_size
 from l2l_evograd.experiments.crossdomain.data.archives.names import (
     is_image,
     member_parts,
 )
+from l2l_evograd.experiments.files import open_regular
+
+# The largest annotations of the data sets have 2 MB, and the largest photographs 10 MB.
+LARGEST_ANNOTATION = 2**24
+LARGEST_IMAGE = 2**28
+
+# Places365, the largest data set, has 1.8 million files, whose names take 0.1 GB.
+MOST_FILES = 4_000_000
+MOST_LETTERS = 2**29
 
 
 class Entry(NamedTuple):
@@ -77,6 +89,7 @@ class Source(abc.ABC):
         self.images: list[Member] = []
         self.annotations: dict[str, bytes] = {}
         self.top: list[str] = []
+        self._annotations: frozenset[str] = frozenset()
 
     def scan(self, annotations: Collection[str], progress: Progress) -> None:
         """Find the images and read the annotations.
@@ -90,19 +103,32 @@ class Source(abc.ABC):
             and 0.7 GB.
 
         Raises:
-            InputError: if the source is damaged, or contains a link or an unsafe name.
+            InputError: if the source is damaged, contains a link or an unsafe name, or
+                is far larger than any of the data sets.
         """
         top = {}
+        files = letters = 0
+        self._annotations = frozenset(annotations)
         with self._reading():
             for entry in self._entries(progress, f"reading {self.path.name}"):
                 parts = member_parts(entry.name, self.path)
+                files, letters = files + 1, letters + len(entry.name)
+                if files > MOST_FILES or letters > MOST_LETTERS:
+                    raise InputError(
+                        f"expected at most {MOST_FILES:,} files in {self.path}, got "
+                        f"more, or far too long names; give the archive of the data set"
+                    )
                 if not parts:
                     continue
                 top[parts[min(self._top_level, len(parts) - 1)]] = True
                 name = "/".join(parts)
                 if parts[-1] in annotations:
+                    if name in self.annotations:
+                        raise self._twice(name)
+                    check_size(self.path, name, entry.size or 0, LARGEST_ANNOTATION)
                     self.annotations[name] = entry.read()
                 elif is_image(parts[-1]):
+                    check_size(self.path, name, entry.size or 0, LARGEST_IMAGE)
                     self.images.append(Member(self, name, entry.size))
         self.top = list(top)
 
@@ -116,13 +142,24 @@ class Source(abc.ABC):
             progress: progress bar.
 
         Raises:
-            InputError: if the archive is damaged.
+            InputError: if the archive is damaged, or contains a wanted file twice.
         """
+        seen = set()
         with self._reading():
             for entry in self._entries(progress, f"unpacking {self.path.name}"):
                 name = "/".join(member_parts(entry.name, self.path))
                 if name in wanted:
+                    if name in seen:
+                        raise self._twice(name)
+                    seen.add(name)
+                    check_size(self.path, name, entry.size or 0, LARGEST_IMAGE)
                     yield name, entry.read()
+
+    def _twice(self, name: str) -> InputError:
+        return InputError(
+            f"expected every file of {self.path} once, found {name!r} twice; get the "
+            f"archive from another source"
+        )
 
     # Number of folders above "the top".
     _top_level = 0
@@ -145,29 +182,29 @@ class FolderSource(Source):
 
     _top_level = 1
 
+    def scan(self, annotations: Collection[str], progress: Progress) -> None:
+        """Find the images and read the annotations; see :meth:`Source.scan`."""
+        super().scan(annotations, progress)
+        with looking_at(self.path):
+            self.top = sorted(os.listdir(self.path))
+
     def _entries(self, progress: Progress, description: str) -> Iterator[Entry]:
         above = self.path.parent
-        # Links to folders are followed, because large data sets are often stored
-        # elsewhere.
-        for folder, folders, files in os.walk(
-            self.path, onerror=_refuse, followlinks=True
-        ):
-            folders.sort()
-            for file in sorted(files):
-                path = Path(folder, file)
+        for folder, files in walked(self.path, self._wanted):
+            for file in files:
+                path = folder / file
                 name = path.relative_to(above).as_posix()
-                yield Entry(name, None, path.read_bytes)
+                yield Entry(name, None, functools.partial(self._read, path))
 
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(
-                f"cannot read {error.filename or self.path} ({error.strerror})"
-            ) from error
+    def _wanted(self, name: str) -> bool:
+        return is_image(name) or name in self._annotations
 
+    def _read(self, path: Path) -> bytes:
+        """Return the content of an annotation."""
+        with open_regular(path) as file:
+            check_size(self.path, path.name, file.seek(0, 2), LARGEST_ANNOTATION)
+            file.seek(0)
+            return file.read(LARGEST_ANNOTATION)
 
-def _refuse(error: OSError) -> None:
-    # By default, os.walk skips folders that it cannot read.
-    raise error
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        return looking_at(self.path)

@@ -4,7 +4,7 @@ A run that is stopped leaves only complete files. The next run skips them.
 """
 
 import contextlib
-import errno
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,14 @@ from typing import Any
 from rich.progress import Progress
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.folders import looking_at
 from l2l_evograd.experiments.crossdomain.data.archives.sources import Member, Source
-from l2l_evograd.experiments.folder import read_object, write_json, write_whole
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+from l2l_evograd.experiments.files import (
+    no_space,
+    read_object,
+    write_json,
+    write_whole,
+)
 
 
 @contextlib.contextmanager
@@ -29,7 +33,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if no_space(error):
             raise InputError(
                 f"the disk is full: no space for {path}; free space and run the same "
                 f"command again; finished files are kept"
@@ -45,11 +49,32 @@ def missing_images(targets: Mapping[Path, Member]) -> dict[Path, Member]:
     Args:
         targets: maps each path to the image that is unpacked to it.
     """
-    return {
-        path: image
-        for path, image in targets.items()
-        if not path.is_file() or path.stat().st_size != image.size
-    }
+    missing = {}
+    for path, image in targets.items():
+        with looking_at(path):
+            if not path.is_file() or path.stat().st_size != image.size:
+                missing[path] = image
+    return missing
+
+
+def check_space(missing: Mapping[Path, Member], folder: Path) -> None:
+    """Check that there is enough space for images, before anything is unpacked.
+
+    Args:
+        missing: images that will be unpacked.
+        folder: the existing folder to which they will be unpacked.
+
+    Raises:
+        InputError: if there is not.
+    """
+    needed = sum(image.size or 0 for image in missing.values())
+    with looking_at(folder):
+        free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"not enough space in {folder}: the images take {needed / 1e9:,.2f} GB, "
+            f"{free / 1e9:,.2f} GB are free; choose another folder with --out"
+        )
 
 
 def unpack(missing: Mapping[Path, Member], progress: Progress) -> None:

@@ -1,12 +1,21 @@
 import errno
+import gzip
 import json
 import os
+import resource
+import tarfile
 from pathlib import Path
 
 import pytest
 from small_archives import cub_files, prepared, small, tree, write_tar
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.crossdomain.data.archives.sources import (
+    FolderSource,
+    Member,
+)
+from l2l_evograd.experiments.crossdomain.data.archives.unpacking import check_space
+from l2l_evograd.lock import locked
 
 
 @pytest.fixture
@@ -124,3 +133,34 @@ def test_lists_of_other_images_are_not_replaced(tmp_path, archive):
     with pytest.raises(ValueError, match="val.json is not JSON"):
         prepared(small("cub"), tmp_path / "root", archive)
     assert tree(tmp_path / "root") == {"cub/val.json": b"no JSON"}
+
+
+def test_two_runs_into_one_folder_are_refused(tmp_path):
+    archive = write_tar(tmp_path / "a.tgz", cub_files())
+    with locked(tmp_path / "root" / "cub"):
+        with pytest.raises(InputError, match="another run is writing to .*cub"):
+            prepared(small("cub"), tmp_path / "root", archive)
+        assert list((tmp_path / "root").rglob("*.jpg")) == []
+    assert prepared(small("cub"), tmp_path / "root", archive).unpacked == 24
+
+
+def test_too_little_space_is_noticed_before_anything_is_unpacked(tmp_path):
+    member = Member(FolderSource(tmp_path), "a.jpg", 2**60)
+    with pytest.raises(InputError, match="the images take 1,152,921,504.61 GB"):
+        check_space({tmp_path / "a.jpg": member}, tmp_path)
+    check_space({tmp_path / "a.jpg": member._replace(size=1)}, tmp_path)
+
+
+def test_a_list_that_inflates_takes_no_memory(tmp_path):
+    """Its 600 MB took 7 GB: the bytes, the text, and the lines."""
+    member = tarfile.TarInfo("CUB_200_2011/images.txt")
+    member.size = 600 * 10**6
+    content = gzip.compress(member.tobuf()) + 10 * gzip.compress(bytes(6 * 10**7), 1)
+    (tmp_path / "a.tgz").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        InputError, match="at most 16 MiB in .*images.txt.* 600,000,000"
+    ):
+        prepared(small("cub"), tmp_path / "root", tmp_path / "a.tgz")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    assert not (tmp_path / "root").exists()

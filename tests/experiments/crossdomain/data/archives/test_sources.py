@@ -165,7 +165,7 @@ def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(os, "scandir", refusing)
-    with pytest.raises(ValueError, match="cannot read .*images .Permission denied"):
+    with pytest.raises(ValueError, match="cannot read .*images.: Permission denied"):
         prepared(small("cub"), tmp_path / "root", folder)
 
 
