@@ -1,5 +1,10 @@
 """EvoGrad for learn2learn: hypergradients without second-order differentiation."""
 
+from l2l_evograd import interrupts
+
+if interrupts.is_command():
+    interrupts.begin_with_process()  # before torch is loaded, which takes seconds
+
 from l2l_evograd.algorithms import (
     ARUBA,
     EvoGradMetaOptimizer,

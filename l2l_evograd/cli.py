@@ -1,7 +1,10 @@
 """The entry point of the command ``l2l-evograd``.
 
-Exit codes: 0 for success, 2 for bad input, 130 for an interrupt. Bad input prints one
-line on the standard error stream; every other error shows its traceback.
+Exit codes: 0 for success, 2 for bad input, and 128 + n after signal n: 130 after an
+interrupt (Ctrl-C), 143 after SIGTERM, 129 after SIGHUP. Bad input and signals print one
+line on the standard error stream; every other error shows its traceback. Where nobody
+reads the standard output any more, the command goes on to its end; where it cannot be
+written, because a disk is full, the command ends with a line and code 2.
 """
 
 import sys
@@ -9,12 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import l2l_evograd
+from l2l_evograd import interrupts
 from l2l_evograd.checks import InputError
+from l2l_evograd.streams import steady_output
 
 EXTRA = "l2l-evograd[fewshot]"
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+
+# Letters of the longest line about an error. Lists of all settings are shorter.
+_LONGEST = 2000
 
 # The function and the line of help of each command. The function is imported only when
 # the command runs.
@@ -44,6 +51,10 @@ COMMANDS = {
         f"{_IN}.crossdomain.report.command:report",
         "Combine runs of crossdomain in one Markdown report with a picture.",
     ),
+    "rerun": (
+        f"{_IN}.rerun:rerun",
+        "Repeat a run from its results.json, and say whether the numbers agree.",
+    ),
     "rotation": (
         f"{_IN}.rotation.command:command",
         "Learn a rotation angle: train on upright digits, validate on rotated digits.",
@@ -63,28 +74,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: the command-line arguments; None: those of this process.
+        arguments: the command-line arguments; None: those of this process, which then
+            exists for the command alone: its handlers of signals stay to its end.
 
     Returns:
         The exit code.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    own = arguments is None
+    return interrupts.run(lambda: _written(given, own), own=own)
+
+
+def _written(given: Sequence[str], own: bool) -> tuple[int, str]:
+    """Do as :func:`_outcome`, whatever becomes of the standard output."""
+    with steady_output(own) as output:
+        outcome = _outcome(given)
+    failure = output.failure
+    if outcome[0] or failure is None or isinstance(failure, BrokenPipeError):
+        return outcome
+    return _refused(
+        f"cannot write to the standard output ({failure.strerror}); the files of the "
+        f"command are complete"
+    )
+
+
+def _outcome(given: Sequence[str]) -> tuple[int, str]:
+    """Run a command line; return the exit code and a line about an error, or none."""
     try:
         run(given)
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", __package__):
             raise
-        return _refuse(
+        return _refused(
             f"this command needs {missing}, which is not installed: "
             f"pip install '{EXTRA}'"
         )
     except InputError as error:
-        return _refuse(str(error))
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        return INTERRUPTED
-    return 0 if given else BAD_INPUT
+        return _refused(str(error))
+    return (0 if given else BAD_INPUT), ""
 
 
 def make_app(chosen: str = "") -> Any:
@@ -128,9 +156,15 @@ def run(arguments: Sequence[str]) -> None:
         raise InputError(str(error)) from error
 
 
-def _refuse(text: str) -> int:
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
-    return BAD_INPUT
+def _refused(text: str) -> tuple[int, str]:
+    """Return the outcome for a message, made fit for one line of a terminal."""
+    line = "".join(
+        letter if letter.isprintable() else ascii(letter)[1:-1]
+        for letter in " ".join(text[: 2 * _LONGEST].split())
+    )
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST - 300]} ... {line[-290:]}"
+    return BAD_INPUT, f"error: {line}"
 
 
 if __name__ == "__main__":

@@ -80,4 +80,4 @@ def test_an_input_error_is_one_line(capsys, monkeypatch):
 def test_an_interrupt_is_one_line(capsys, monkeypatch):
     registered(monkeypatch, "interrupted")
     assert cli.main(["crossdomain"]) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    assert capsys.readouterr().err == "interrupted; give the command again\n"

@@ -16,8 +16,11 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import TaskID
 
-from l2l_evograd.experiments.checkpoints import Saver, saved_for
+from l2l_evograd import interrupts
+from l2l_evograd.experiments.checkpoints import Saver, SealedIO, find_checkpoint
+from l2l_evograd.experiments.experiment import say
 from l2l_evograd.experiments.folder import CHECKPOINTS, LOGS
+from l2l_evograd.experiments.processes import check_others, start_others
 from l2l_evograd.experiments.progress import progress_bar
 from l2l_evograd.experiments.training_module import TrainingModule
 
@@ -54,16 +57,22 @@ def train(
 
     Raises:
         KeyboardInterrupt: where Lightning would end the process.
+        ProcessDiedError: if another process of the training has died.
         InputError: if the checkpoint cannot be opened or belongs to another training,
             or if the disk is full.
     """
     checkpoint = out / CHECKPOINTS / f"{name}.ckpt"
-    saved = saved_for(checkpoint, identity)
-    if saved is not None and len(saved["losses"]) >= module.total:
-        module.load_state_dict(saved["state_dict"])
-        module.on_load_checkpoint(saved)
+    found = find_checkpoint(checkpoint, identity)
+    if found is not None and found.wrong:
+        say(console, f"{found.wrong}; going on from {found.path.name}")
+    if found is not None and len(found.content["losses"]) >= module.total:
+        module.load_state_dict(found.content["state_dict"])
+        module.on_load_checkpoint(found.content)
         return
+    start = None if found is None else str(found.path)
     together = devices * nodes > 1
+    if together and nodes == 1:
+        start_others(devices)
     counted = together or device.type == "cpu"
     with _quiet():
         table = CSVLogger(out / LOGS, name=name)
@@ -76,7 +85,9 @@ def train(
             max_epochs=module.blocks,
             logger=[table, board],
             log_every_n_steps=1,
+            plugins=[SealedIO(found)],
             callbacks=[
+                _Signals(),
                 _After(after_block),
                 _Bar(console, name),
                 Saver(checkpoint, identity),
@@ -87,13 +98,25 @@ def train(
             enable_progress_bar=False,
             num_sanity_val_steps=0,
         )
-        del saved  # Lightning reads the checkpoint itself
-        start = str(checkpoint) if checkpoint.exists() else None
+        del found  # the trainer has it
         try:
             with _interruptible():
                 trainer.fit(module, ckpt_path=start)
         finally:
             module.close()
+
+
+class _Signals(pl.Callback):
+    """Takes the signals from Lightning.
+
+    Its handler of SIGTERM waits until all processes receive the signal, and then until
+    they have finished an iteration.
+    """
+
+    def on_train_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> None:
+        interrupts.check()
 
 
 class _After(pl.Callback):
@@ -192,10 +215,16 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
+        interrupts.check()
         terminated = isinstance(error, SIGTERMException)
         if terminated or isinstance(error.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from error
         raise
+    except Exception:
+        interrupts.check()
+        check_others()
+        raise
     finally:
         if main and handler is not None:
             signal.signal(signal.SIGINT, handler)
+    interrupts.check()

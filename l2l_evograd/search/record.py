@@ -1,6 +1,7 @@
 """The evaluations of a search on disk, one line each, written as soon as they end."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -13,6 +14,8 @@ from l2l_evograd.search.evaluation import Evaluation
 
 RECORD = "evaluations.jsonl"
 
+_DIGEST = "digest"
+
 # The parts of a search.
 SEARCH = "search"
 FRESH = "fresh"
@@ -21,8 +24,10 @@ FRESH = "fresh"
 class Record:
     """Evaluations that were finished before, and those that are finished now.
 
-    The first line of the file says which search it is. A process that is killed may
-    leave half a line at the end; resuming cuts it off.
+    The first line of the file says which search it is. Each line contains a digest of
+    itself and of the line before, so that damaged, exchanged and missing lines are
+    noticed. A process that is killed may leave half a line at the end; resuming cuts it
+    off.
 
     Args:
         folder: folder of the file; None: nothing is kept.
@@ -40,6 +45,7 @@ class Record:
     ) -> None:
         self._known: dict[tuple[str, int], Evaluation] = {}
         self._path = None if folder is None else folder / RECORD
+        self._digest = ""
         if self._path is None:
             if resume:
                 raise InputError("expected a folder whose search to resume, got none")
@@ -108,7 +114,7 @@ class Record:
             "seconds": evaluation.seconds,
         }
         with self._path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(_json(content) + "\n")
+            file.write(self._sealed(content) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
@@ -116,7 +122,8 @@ class Record:
         assert self._path is not None
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(_json(header) + "\n", encoding="utf-8", newline="\n")
+            text = self._sealed(header) + "\n"
+            self._path.write_text(text, encoding="utf-8", newline="\n")
         except OSError as error:
             raise InputError(
                 f"cannot write to {self._path.parent} ({error.strerror}); choose "
@@ -125,20 +132,33 @@ class Record:
 
     def _read(self, lines: list[str], settings: Mapping[str, Any]) -> None:
         for number, line in enumerate(lines, start=1):
-            try:
-                content = json.loads(line)
-                if number == 1:
-                    recorded = content["settings"]
-                else:
-                    key = (content["part"], content["number"])
-                    self._known[key] = _evaluation(content)
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"line {number} of {self._path} is not an evaluation of a search; "
-                    f"restore the file, or begin anew in another folder"
-                ) from error
+            content = self._opened(line, number)
             if number == 1:
-                self._check(recorded, settings)
+                self._check(content["settings"], settings)
+            else:
+                key = (content["part"], content["number"])
+                self._known[key] = _evaluation(content)
+
+    def _sealed(self, content: Mapping[str, Any]) -> str:
+        """Return the next line, with its digest."""
+        self._digest = _digest(self._digest, content)
+        return _json({**content, _DIGEST: self._digest})
+
+    def _opened(self, line: str, number: int) -> dict[str, Any]:
+        """Return the content of the next line, if it agrees with its digest."""
+        try:
+            content = json.loads(line)
+            found = content.pop(_DIGEST)
+            self._digest = _digest(self._digest, content)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            found = None
+        if found is None or found != self._digest:
+            raise InputError(
+                f"line {number} of {self._path} is damaged, is missing or was edited: "
+                f"it does not agree with its digest; restore the file, or remove this "
+                f"line and all that follow, to make their evaluations again"
+            )
+        return dict(content)
 
     def _check(self, recorded: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         for name, value in settings.items():
@@ -148,6 +168,12 @@ class Record:
                     f"{self._path}, got {value}; use that, or begin another search in "
                     f"another folder"
                 )
+
+
+def _digest(before: str, content: Mapping[str, Any]) -> str:
+    """Return the digest of a line that follows the line with the digest ``before``."""
+    text = json.dumps(json.loads(_json(content)), sort_keys=True)
+    return hashlib.sha256(f"{before} {text}".encode()).hexdigest()[:16]
 
 
 def _evaluation(content: Mapping[str, Any]) -> Evaluation:

@@ -1,5 +1,6 @@
 """``search``: the best configuration within a budget, trained anew on fresh seeds."""
 
+import contextlib
 import importlib
 import itertools
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from l2l_evograd.checks import (
     check_positive,
     check_seed,
 )
+from l2l_evograd.lock import locked
 from l2l_evograd.search.evaluation import (
     Evaluation,
     best_of,
@@ -187,8 +189,11 @@ def search(
         "space": searched.describe(),
     }
     place = None if folder is None else Path(folder)
-    record = Record(place, settings, resume=resume)
-    with workers_for(train, at_once, client) as computing:
+    with contextlib.ExitStack() as stack:
+        if place is not None:
+            stack.enter_context(locked(place, "folder"))
+        record = Record(place, settings, resume=resume)
+        computing = stack.enter_context(workers_for(train, at_once, client))
         evaluator = Evaluator(computing, record, at_once)
         evaluations, spent = _search(proposals, evaluator, seed, budget, progress)
         whole = [one for one in evaluations if one.fidelity == max_fidelity]

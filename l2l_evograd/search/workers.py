@@ -1,13 +1,15 @@
 """Where training runs are computed: in this process, or on dask's workers."""
 
 import contextlib
-import signal
-import threading
+import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, Protocol
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.interrupts import deferred
 
 Train = Callable[[dict[str, Any], int, int], float]
 
@@ -61,6 +63,33 @@ class _ThisProcess:
         del running
 
 
+class WorkerDiedError(InputError):
+    """The processes that computed a training run died again and again."""
+
+
+class _OnWorker(NamedTuple):
+    """A training run on a worker; dask starts it again where the worker dies."""
+
+    future: Any
+
+    @property
+    def status(self) -> str:
+        return str(self.future.status)
+
+    def result(self) -> Outcome:
+        import distributed
+
+        try:
+            outcome: Outcome = self.future.result()
+        except distributed.KilledWorker as error:
+            raise WorkerDiedError(
+                "the process of a training run died, and so did those that repeated "
+                "it, for example because memory ran out; use fewer workers or smaller "
+                "trainings; a search with a folder can be resumed"
+            ) from error
+        return outcome
+
+
 class _Dask:
     """Computes on the workers of a ``distributed.Client``."""
 
@@ -69,19 +98,20 @@ class _Dask:
         self._client = client
         self._started: list[Any] = []
 
-    def start(self, config: dict[str, Any], fidelity: int, seed: int) -> Any:
+    def start(self, config: dict[str, Any], fidelity: int, seed: int) -> _OnWorker:
         # Not pure: dask would answer from its memory when it is asked the same again.
         future = self._client.submit(
             trained, self._train, config, fidelity, seed, pure=False
         )
         self._started.append(future)
-        return future
+        return _OnWorker(future)
 
     def wait(self, running: Sequence[Any]) -> None:
         import distributed
 
+        futures = [one.future for one in running]
         with self._client.as_current():
-            distributed.wait(list(running), return_when="FIRST_COMPLETED")
+            distributed.wait(futures, return_when="FIRST_COMPLETED")
         self._started = [one for one in self._started if one.status == "pending"]
 
     def cancel(self) -> None:
@@ -158,29 +188,38 @@ def workers_for(train: Train, workers: int, client: Any) -> Iterator[Workers]:
 def _local_client(workers: int) -> Iterator[Any]:
     import distributed
 
-    with _interrupts_ignored():
-        cluster = distributed.LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            memory_limit=None,  # dask's own limit kills what needs more than its share
-            dashboard_address="127.0.0.1:0",  # the usual one may be taken
-        )
-    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+    with contextlib.ExitStack() as stack:
+        # A terminal sends Ctrl-C to the workers as well, and each would print a
+        # traceback. Interrupted while it starts, a cluster would leave workers behind.
+        with deferred():
+            _begin_quiet_tracker()
+            cluster = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    # dask's own limit kills what needs more than its share
+                    memory_limit=None,
+                    dashboard_address="127.0.0.1:0",  # the usual one may be taken
+                    silence_logs=logging.CRITICAL,  # what matters is raised
+                )
+            )
+            client = stack.enter_context(
+                distributed.Client(cluster, set_as_default=False)
+            )
         yield client
 
 
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Let processes that the body starts ignore Ctrl-C, which is meant for this one.
+def _begin_quiet_tracker() -> None:
+    """Start the process with which Python removes semaphores that are left behind.
 
-    A terminal sends it to all of them, and each would print a traceback.
+    It removes them silently, where this process is killed.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may change what signals do
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
     try:
-        yield
+        resource_tracker.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        del os.environ["PYTHONWARNINGS"]
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before

@@ -1,3 +1,4 @@
+import hashlib
 import json
 
 import pytest
@@ -69,26 +70,57 @@ def test_another_search_is_not_resumed(begun, changed, message):
     assert (begun / RECORD).read_bytes() == before
 
 
+def changed(path, number, **changes):
+    """Change a line as if the search had written it so, and what follows as well."""
+    lines, digest = [], ""
+    for place, line in enumerate(path.read_text().splitlines()):
+        content = json.loads(line)
+        del content["digest"]
+        if place == number:
+            content.update(changes)
+        text = json.dumps(content, sort_keys=True)
+        digest = hashlib.sha256(f"{digest} {text}".encode()).hexdigest()[:16]
+        lines.append(json.dumps({**content, "digest": digest}) + "\n")
+    path.write_text("".join(lines))
+
+
 def test_a_record_whose_configurations_are_others_is_refused(begun):
     path = begun / RECORD
-    lines = path.read_text().splitlines()
-    content = json.loads(lines[3])
-    content["config"]["lr"] *= 2
-    lines[3] = json.dumps(content)
-    path.write_text("\n".join(lines) + "\n")
+    before = path.read_text()
+    changed(path, 0)
+    assert path.read_text() == before
+    changed(path, 3, config={"lr": 0.123, "momentum": 0.5})
     with pytest.raises(InputError, match="evaluation 3 in .* the versions of the lib"):
         search(stopping_after(0), SPACE, **RANDOM, folder=begun, resume=True)
 
 
-@pytest.mark.parametrize("line", ["no JSON", "3", '{"part": "search"}', "[]"])
+@pytest.mark.parametrize(
+    "line", ["no JSON", "3", '{"part": "search"}', "[]", '{"digest": 1}']
+)
 @pytest.mark.parametrize("place", [0, 2])
 def test_a_damaged_record_is_refused(begun, line, place):
     path = begun / RECORD
     lines = path.read_text().splitlines()
     lines[place] = line
     path.write_text("\n".join(lines) + "\n")
-    with pytest.raises(InputError, match=f"line {place + 1} of .* is not an eval"):
+    with pytest.raises(InputError, match=f"line {place + 1} of .* is damaged"):
         search(stopping_after(0), SPACE, **RANDOM, folder=begun, resume=True)
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_missing_line_and_another_loss_are_noticed(begun, place):
+    path = begun / RECORD
+    whole = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(whole[:place] + whole[place + 1 :]))
+    with pytest.raises(InputError, match=f"line {place + 1} of .* is missing"):
+        search(stopping_after(0), SPACE, **RANDOM, folder=begun, resume=True)
+    edited = whole[4].replace('"loss": ', '"loss": 1')
+    path.write_text("".join([*whole[:4], edited, *whole[5:]]))
+    with pytest.raises(InputError, match="line 5 of .* was edited"):
+        search(stopping_after(0), SPACE, **RANDOM, folder=begun, resume=True)
+    path.write_text("".join(whole[:4]))  # as the message advises
+    resumed = search(train, SPACE, **RANDOM, folder=begun, resume=True)
+    assert told(resumed) == told(search(train, SPACE, **RANDOM))
 
 
 def test_a_record_that_is_no_text_is_refused(begun):

@@ -102,3 +102,32 @@ def test_a_loss_may_be_anything_that_is_a_number():
     outcome = trained(lambda *_: torch.tensor(2.5), {}, 1, 0)
     assert outcome.loss == 2.5
     assert outcome.seconds >= 0
+
+
+class DyingFuture:
+    """A training run whose workers die."""
+
+    status = "error"
+
+    def result(self):
+        raise distributed.KilledWorker("train", None, 3)
+
+
+class DyingClient:
+    """What is asked of a client whose workers all die, as those do that lack memory."""
+
+    status = "running"
+
+    def nthreads(self):
+        return {"worker": 1}
+
+    def submit(self, *_, **__):
+        return DyingFuture()
+
+    def cancel(self, futures):
+        assert len(futures) == 1
+
+
+def test_workers_that_die_are_told_in_one_line():
+    with pytest.raises(InputError, match="process of a training run died.*fewer work"):
+        search(train, SPACE, **FEW, client=DyingClient())
