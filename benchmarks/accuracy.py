@@ -33,7 +33,7 @@ from benchmarks.accuracy_records import (
     table,
 )
 from benchmarks.measuring import environment, wide_console
-from l2l_evograd.experiments.folder import write_json
+from l2l_evograd.experiments.files import write_json
 
 # Number of seeds of each configuration.
 CONFIGS = {"default": 5, "smoke": 2}

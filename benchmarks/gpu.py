@@ -26,7 +26,8 @@ from benchmarks.measuring import (
     one_line,
 )
 from l2l_evograd.checks import InputError
-from l2l_evograd.experiments.folder import check_writable, read_object, write_json
+from l2l_evograd.experiments.files import read_object, write_json
+from l2l_evograd.experiments.paths import folder_to_write
 
 RESULTS = "results.json"
 _OUT_OF_MEMORY = "out of memory"
@@ -101,7 +102,7 @@ def run(options: argparse.Namespace) -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise InputError("expected a GPU for --device cuda, but CUDA is not available")
     device = torch.device(options.device)
-    check_writable(options.out)
+    folder_to_write(options.out)
     path = options.out / RESULTS
     about = environment(device, torch.get_num_threads())
     session = {

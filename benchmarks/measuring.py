@@ -22,7 +22,8 @@ from rich.console import Console
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from l2l_evograd.experiments.folder import versions, write_json
+from l2l_evograd.experiments.files import write_json
+from l2l_evograd.experiments.folder import versions
 from l2l_evograd.oracle.peak_memory import PeakMemory, give_back_free_memory
 
 _PEERS = ("higher", "torchopt", "betty-ml", "torchvision")

@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.measuring import environment
 from l2l_evograd.data.digits import SIDE, read_pair
-from l2l_evograd.experiments.folder import write_json
+from l2l_evograd.experiments.files import write_json
 from l2l_evograd.unroll import reversible_sgd, run_sgd
 
 Weights = dict[str, Tensor]

@@ -9,12 +9,23 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.deterministic import deterministic
 from l2l_evograd.experiments.experiment import Experiment, say
+from l2l_evograd.experiments.files import disk_errors
 from l2l_evograd.experiments.folder import PICTURES, RESULTS, SETTINGS, check_out
+from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.processes import console_of, join, leads
+from l2l_evograd.experiments.sealed import exists, mend
 from l2l_evograd.experiments.settings import RunSettings
+from l2l_evograd.interrupts import telling
+from l2l_evograd.lock import locked
 
 _Settings = TypeVar("_Settings", bound=RunSettings)
+
+_ADVICE = (
+    "what was written before is kept: free space, or mend the folder, and continue "
+    "with --resume"
+)
 
 
 def settings_to_run(
@@ -91,22 +102,38 @@ def run_experiment(
         InputError: for bad input, before anything is trained or written.
         KeyboardInterrupt: when interrupted; its text tells how to resume the run.
     """
-    out = out.expanduser()
-    settings = settings_to_run(kind, given, out=out, resume=resume, overwrite=overwrite)
-    with interruptible(out, settings.command):
-        experiment = make(settings, out, console_of(settings.processes, console))
+    out = folder_to_write(out)
+
+    def checked() -> _Settings:
+        return settings_to_run(kind, given, out=out, resume=resume, overwrite=overwrite)
+
+    processes = checked().processes
+    console = console_of(processes, console)
+    with (
+        interruptible(out, kind.command),
+        disk_errors(out, _ADVICE),
+        locked(out) if leads(processes) else contextlib.nullcontext(),
+    ):
+        if resume and leads(processes):
+            for name in (SETTINGS, RESULTS):
+                if damage := mend(out / name):
+                    say(console, damage)
+        # Once more, because another run may have been here before the lock was taken.
+        settings = checked()
+        experiment = make(settings, out, console)
         settings, console = experiment.settings, experiment.console
         join(settings.processes, getattr(settings, "device", "cpu"))
         experiment.announce()
-        results = experiment.run(resume)
+        with deterministic(settings.deterministic):
+            results = experiment.run(resume)
         if leads(settings.processes):
             experiment.draw(results)
-    rows = results.summary()
-    console.print(experiment.table(rows))
-    drawn = [name for name in PICTURES if (out / name).exists()]
-    say(console, ", ".join([str(out / RESULTS), *drawn]))
-    for line in experiment.conclusions(results):
-        say(console, line)
+        rows = results.summary()
+        console.print(experiment.table(rows))
+        drawn = [name for name in PICTURES if (out / name).exists()]
+        say(console, ", ".join([str(out / RESULTS), *drawn]))
+        for line in experiment.conclusions(results):
+            say(console, line)
     return rows
 
 
@@ -121,15 +148,14 @@ def interruptible(out: Path, command: str) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: when the body is interrupted.
     """
-    try:
+
+    def text() -> str:
+        if not exists(out / SETTINGS):
+            return "interrupted before anything was written"
+        folder = shlex.quote(str(out))
+        return (
+            f"interrupted; resume with: l2l-evograd {command} --resume --out {folder}"
+        )
+
+    with telling(text):
         yield
-    except KeyboardInterrupt as interrupt:
-        if not (out / SETTINGS).exists():
-            text = "interrupted before anything was written"
-        else:
-            folder = shlex.quote(str(out))
-            text = (
-                f"interrupted; resume with: l2l-evograd {command} --resume --out "
-                f"{folder}"
-            )
-        raise KeyboardInterrupt(text) from interrupt

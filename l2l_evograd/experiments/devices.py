@@ -1,9 +1,19 @@
 """Checks of the devices and the number of processes that a run asks for."""
 
+import os
+import re
+
 import torch
 from torch import distributed
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.values import shown
+
+# A device with a number, without leading zeros, so that each has one name.
+_CUDA = re.compile(r"cuda(?::(0|[1-9][0-9]{0,8}))?")
+
+# The largest number of processes on the CPU for each of its cores.
+_EACH_CORE = 4
 
 
 def check_device(name: str) -> None:
@@ -15,17 +25,15 @@ def check_device(name: str) -> None:
     Raises:
         InputError: for any other name, or if there is no such device.
     """
-    if name == "auto":
+    if name in ("auto", "cpu"):
         return
-    choices = "choose from auto, cpu, cuda, cuda:N"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"unknown device {name!r}; {choices}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} is not supported here; {choices}")
+    parts = _CUDA.fullmatch(name)
+    if parts is None:
+        raise InputError(
+            f"unknown device {shown(name)}; choose from auto, cpu, cuda, cuda:N"
+        )
     there = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= there:
+    if int(parts[1] or 0) >= there:
         raise InputError(
             f"device {name!r} does not exist: torch finds {there} CUDA devices; choose "
             f"cpu or auto"
@@ -40,15 +48,15 @@ def found_device(name: str) -> str:
 
 
 def check_devices(devices: int, device: str) -> None:
-    """Refuse more processes than there are accelerators.
+    """Refuse more processes than there are accelerators, or than cores can serve.
 
     Args:
         devices: number of processes on each machine.
         device: device name from the settings.
 
     Raises:
-        InputError: if there are fewer accelerators than processes, or if ``device``
-            has a number.
+        InputError: if there are fewer accelerators than processes, if there are no
+            accelerators and far fewer cores, or if ``device`` has a number.
     """
     if devices == 1:
         return
@@ -57,8 +65,14 @@ def check_devices(devices: int, device: str) -> None:
             f"expected device 'cuda' or 'cpu' with {devices} devices, got {device!r}: "
             f"the run uses the first {devices}; choose others with CUDA_VISIBLE_DEVICES"
         )
-    there = torch.cuda.device_count()
-    if device != "cpu" and there and devices > there:
+    cores = os.cpu_count() or 1
+    there = 0 if device == "cpu" else torch.cuda.device_count()
+    if not there and devices > max(_EACH_CORE * cores, 2 * _EACH_CORE):
+        raise InputError(
+            f"expected at most {_EACH_CORE} processes for each of the {cores} cores of "
+            f"the CPU, got {devices} devices; lower --devices"
+        )
+    if there and devices > there:
         raise InputError(
             f"expected at most {there} devices, the number that torch finds, got "
             f"{devices}; lower --devices"

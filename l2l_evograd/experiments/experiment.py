@@ -1,14 +1,19 @@
 """The base class of experiments, which compare several methods over several seeds."""
 
 import abc
-from collections.abc import Mapping, Sequence
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
-from l2l_evograd.experiments.folder import make_folder
+import l2l_evograd
+from l2l_evograd.experiments.digests import fingerprint
+from l2l_evograd.experiments.folder import FORMAT, make_folder, versions
 from l2l_evograd.experiments.processes import leads, wait
 from l2l_evograd.experiments.results import RunResults
 from l2l_evograd.experiments.settings import RunSettings
@@ -46,17 +51,68 @@ class Experiment(abc.ABC, Generic[Settings]):
             resume: keep the files of an earlier process; otherwise they are removed.
         """
         if leads(self.settings.processes):
-            make_folder(self.out, self.settings.to_dict(), resume=resume)
+            settings = self.settings
+            make_folder(self.out, settings.command, settings.to_dict(), resume=resume)
             self.fill_folder()
         wait()
         results = self.results()
+        self._tell_versions(results)
         for seed in self.settings.all_seeds:
             missing = [m for m in self.settings.methods if not results.has(seed, m)]
             if missing:
                 start = self.start(seed)
                 for method in missing:
-                    results.add(self.one(seed, method, start))
+                    with self._said(seed):
+                        found = self.one(seed, method, start)
+                    results.add(found)
         return results
+
+    @contextlib.contextmanager
+    def _said(self, seed: int) -> Iterator[None]:
+        """Say the warnings of the body on the console, each once."""
+        with warnings.catch_warnings(record=True) as caught:
+            yield
+        for text in dict.fromkeys(str(warning.message) for warning in caught):
+            self.say(seed, f"warning: {text}")
+
+    def _tell_versions(self, results: RunResults) -> None:
+        """Say which software earlier results come from, if it is not this one."""
+        then, now = results.top.get("versions"), versions()
+        if not isinstance(then, Mapping):
+            return
+        for name in now:
+            if then.get(name) != now[name]:
+                say(
+                    self.console,
+                    f"the results so far come from {name} {then.get(name, '(none)')}, "
+                    f"and those to come from {name} {now[name]}; they may not agree "
+                    f"bit for bit",
+                )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short digest of the data; other data have another one."""
+        return fingerprint(*self.data())
+
+    def identity(self, seed: int, **more: Any) -> dict[str, Any]:
+        """Return the training that a checkpoint belongs to, by names the user knows.
+
+        Args:
+            seed: seed of the training.
+            **more: what else tells it from the other trainings of the run.
+        """
+        settings = self.settings
+        left_out = {"methods", "seeds", *settings.marked("may_change")}
+        values = settings.to_dict().items()
+        return {
+            "format": FORMAT,
+            "l2l_evograd": l2l_evograd.__version__,
+            "command": settings.command,
+            "data": self.fingerprint,
+            **{name: value for name, value in values if name not in left_out},
+            "seed": seed,
+            **more,
+        }
 
     def say(self, seed: int, text: str) -> None:
         """Print one line, with the seed if there are several seeds."""
@@ -74,6 +130,10 @@ class Experiment(abc.ABC, Generic[Settings]):
             InputError: if there are too few data for it.
         """
         return
+
+    @abc.abstractmethod
+    def data(self) -> Sequence[Any]:
+        """Return what results depend on besides settings: tensors, numbers, text."""
 
     @abc.abstractmethod
     def announce(self) -> None:

@@ -1,20 +1,27 @@
-"""The folder of a run and its files. Each file is written whole or not at all.
-
-A file is written under another name and then renamed. A process that is killed
-therefore leaves either the old file or the new one.
-"""
+"""The folder of a run and the names of its files."""
 
 import importlib.metadata
-import json
-import os
 import platform
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import l2l_evograd
 from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.paths import folder_to_write
+from l2l_evograd.experiments.sealed import (
+    exists,
+    last_good,
+    previous,
+    read_sealed,
+    remove,
+    write_sealed,
+)
+
+# Counts the changes of what settings, results and checkpoints look like. Another
+# version of them cannot be resumed.
+FORMAT = 1
 
 SETTINGS = "settings.json"
 RESULTS = "results.json"
@@ -45,54 +52,6 @@ PICTURES = (
 )
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file, and move it to ``path`` when it is complete."""
-    unfinished = path.with_name(f".{path.stem}.unfinished{path.suffix}")
-    try:
-        write(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step, and wait until it is on the disk."""
-
-    def write(place: Path) -> None:
-        with place.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-
-    write_whole(path, write)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON file in one step."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file contains.
-
-    Raises:
-        InputError: if the file is not JSON, or does not contain an object.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path} is not JSON: line {error.lineno}, {error.msg}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not JSON: it is not text in UTF-8") from error
-    if not isinstance(content, dict):
-        raise InputError(
-            f"expected {path} to contain an object, got a {type(content).__name__}"
-        )
-    return content
-
-
 def check_out(
     out: Path, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
 ) -> None:
@@ -108,8 +67,8 @@ def check_out(
         InputError: if ``out`` is a file or is read-only, if there is no run to resume,
             or if there is a run that is neither resumed nor replaced.
     """
-    check_writable(out)
-    has_run = (out / SETTINGS).exists()
+    folder_to_write(out)
+    has_run = exists(out / SETTINGS)
     if resume and not has_run:
         raise InputError(
             f"there is no run to resume: {out / SETTINGS} does not exist; leave "
@@ -130,66 +89,94 @@ def check_out(
         )
 
 
-def check_writable(out: Path, option: str = "--out") -> None:
-    """Refuse a folder that cannot be made or written to.
-
-    Args:
-        out: the folder.
-        option: command-line option that names the folder.
-
-    Raises:
-        InputError: if the folder, or an existing folder above it, is a file or is
-            read-only.
-    """
-    if out.exists() and not out.is_dir():
-        raise InputError(f"expected {option} to be a folder, but {out} is a file")
-    existing = out
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise InputError(
-            f"cannot make the folder {out}: {existing} is a file, not a folder; choose "
-            f"another folder with {option}"
-        )
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(
-            f"cannot write to {existing}; choose another folder with {option}"
-        )
-
-
 def make_folder(
-    out: Path, settings: Mapping[str, Any], *, resume: bool = False
+    out: Path, command: str, settings: Mapping[str, Any], *, resume: bool = False
 ) -> None:
     """Make the folder of a run and write its settings.
 
     Args:
         out: the folder.
+        command: name of the command on the command line.
         settings: settings of the run, as JSON stores them.
         resume: keep the files of the run in the folder; otherwise they are removed.
 
     Raises:
-        InputError: if the operating system does not allow it, for any reason.
+        OSError: if the operating system does not allow it, for any reason.
     """
+    path = out / SETTINGS
+    content = {"format": FORMAT, "command": command, **settings}
     if not resume:
         _clear(out)
+    elif path.exists() and read_sealed(path) == content:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for _ in range(2):  # so that the generation before is as good
+        write_sealed(path, content)
+
+
+def read_settings(out: Path) -> tuple[str, dict[str, Any]]:
+    """Return the command and the settings of the run in a folder.
+
+    Raises:
+        InputError: if they are damaged, or were written by another version.
+    """
+    content, path, _ = last_good(out / SETTINGS, read_sealed)
+    check_format(content, path)
+    del content["format"]
+    return str(content.pop("command", "")), content
+
+
+def check_one_run(out: Path, may_change: Sequence[str]) -> None:
+    """Refuse settings of which the two generations are of different runs.
+
+    Args:
+        out: folder of the run.
+        may_change: names of settings in which they may differ.
+
+    Raises:
+        InputError: if somebody has put the settings of another run there.
+    """
+    path = out / SETTINGS
+    if not (path.exists() and previous(path).exists()):
+        return
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / SETTINGS, settings)
-    except OSError as error:
+        both = read_sealed(path), read_sealed(previous(path))
+    except InputError:  # one is damaged, and the other one counts
+        return
+    new, old = ({k: v for k, v in one.items() if k not in may_change} for one in both)
+    if new != old:
+        names = [name for name in {**new, **old} if new.get(name) != old.get(name)]
         raise InputError(
-            f"cannot write to {out} ({error.strerror}); choose another folder with "
-            f"--out"
-        ) from error
+            f"{path} and {previous(path).name} are of different runs, which differ in "
+            f"{', '.join(names)}; remove the one that does not belong here"
+        )
+
+
+def check_format(content: Mapping[str, Any], path: Path) -> None:
+    """Refuse the content of a file that another version wrote.
+
+    Raises:
+        InputError: for another format.
+    """
+    found = content.get("format")
+    if found != FORMAT:
+        raise InputError(
+            f"expected {path} to have format {FORMAT}, got {found!r}: another version "
+            f"of l2l_evograd wrote it; start a new run in another folder"
+        )
 
 
 def _clear(out: Path) -> None:
     """Remove the files that a run wrote. The settings are removed last."""
-    if not (out / SETTINGS).exists():
+    if not exists(out / SETTINGS):
         return
     for name in (CHECKPOINTS, LOGS):
-        shutil.rmtree(out / name, ignore_errors=True)
-    for name in (RESULTS, *PICTURES, SETTINGS):
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+    for name in (*PICTURES, BEST):
         (out / name).unlink(missing_ok=True)
+    for name in (RESULTS, SETTINGS):
+        remove(out / name)
 
 
 def versions() -> dict[str, str]:

@@ -7,19 +7,53 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 from cyclopts import Parameter
 
+from l2l_evograd.data.folders import given_path
+from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.settings import RunSettings
 from l2l_evograd.experiments.settings_file import override, read_settings
+from l2l_evograd.experiments.values import number, whole_number
 
 # Parameters of a command that are not options.
 NotAnOption = Parameter(parse=False)
+
+
+def _path(_: Any, tokens: Sequence[Any]) -> Path:
+    """Return a path; an empty text would become the folder in which the user is."""
+    return given_path(tokens[-1].value)
+
+
+def _folder(_: Any, tokens: Sequence[Any]) -> Path:
+    """Return a folder to write to, which exists or can be made."""
+    return folder_to_write(tokens[-1].value, tokens[-1].keyword or "--out")
+
+
+def _paths(_: Any, tokens: Sequence[Any]) -> list[Path]:
+    return [given_path(token.value) for token in tokens]
+
+
+def _whole(_: Any, tokens: Sequence[Any]) -> int:
+    """Return a whole number; cyclopts itself would round a fraction."""
+    return whole_number(tokens[-1].value)
+
+
+def _number(_: Any, tokens: Sequence[Any]) -> float:
+    return number(tokens[-1].value)
+
+
+# Types of options that are not made from settings.
+GivenPath = Annotated[Path, Parameter(converter=_path)]
+OutFolder = Annotated[Path, Parameter(converter=_folder)]
+GivenPaths = Annotated[list[Path], Parameter(converter=_paths)]
+GivenWhole = Annotated[int, Parameter(converter=_whole)]
 
 # The option of every command that reads settings from a file.
 _FILE = "settings"
 _SETTINGS_FILE = Annotated[
     Path | None,
     Parameter(
+        converter=_path,
         help="JSON file with settings, such as settings.json of a run or best.json of "
-        "a search. Other options override it."
+        "a search. Other options override it.",
     ),
 ]
 
@@ -51,9 +85,10 @@ def as_command(
     # constructor can record them. A resumed run must agree with these options, but not
     # with the defaults of the others.
     numbers = {
-        name: Annotated[hint, Parameter(converter=_whole)]
+        name: Annotated[hint, Parameter(converter=converter)]
         for name, hint in get_type_hints(settings).items()
-        if int in (hint, *get_args(hint))
+        for kind, converter in ((int, _whole), (float, _number))
+        if kind in (hint, *get_args(hint))
     }
     members = {"__init__": _keep_given, "__annotations__": numbers}
     kept = type(settings.__name__, (settings,), members)
@@ -74,11 +109,6 @@ def as_command(
     command.__doc__ = function.__doc__
     command.__name__ = function.__name__
     return command
-
-
-def _whole(_: Any, tokens: Sequence[Any]) -> int:
-    """Return a whole number; cyclopts itself would round a fraction."""
-    return int(tokens[-1].value)
 
 
 def _keep_given(self: Any, **given: Any) -> None:

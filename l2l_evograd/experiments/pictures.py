@@ -6,7 +6,7 @@ from typing import Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from l2l_evograd.experiments.folder import write_whole
+from l2l_evograd.experiments.files import write_whole
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 SKY = "#56b4e9"

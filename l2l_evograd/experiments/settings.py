@@ -20,24 +20,29 @@ from typing import (
 
 from cyclopts import Parameter
 
-from l2l_evograd.checks import (
-    InputError,
-    check_choice,
-    check_count,
-    check_not_negative,
-    check_positive,
-)
+from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.deterministic import check_workspace
 from l2l_evograd.experiments.devices import check_device, check_devices
-from l2l_evograd.experiments.folder import SETTINGS, read_object
+from l2l_evograd.experiments.folder import SETTINGS, check_one_run, read_settings
+from l2l_evograd.experiments.paths import expanded
+from l2l_evograd.experiments.values import checked
 
 _Settings = TypeVar("_Settings", bound="RunSettings")
+
+# The last seed that numpy takes as well, and more seeds than anybody has waited for.
+MOST_SEED = 2**32 - 1
+MOST_SEEDS = 10_000
+
+# The largest learning rate. Smaller ones make every network diverge.
+MOST_RATE = 1e6
 
 
 def setting(
     default: Any,
     help: str,
     *,
-    least: int = 0,
+    least: float = 0,
+    most: float | None = None,
     positive: bool = False,
     choices: Iterable[str] = (),
     if_none: str = "",
@@ -50,14 +55,16 @@ def setting(
     Args:
         default: value if the user gives none.
         help: help text on the command line.
-        least: smallest whole number that is accepted.
-        positive: for a float: refuse 0 as well as negative numbers.
+        least: smallest number that is accepted.
+        most: largest number that is accepted; None: the usual one, see :mod:`~.values`.
+        positive: for a float: refuse 0 and what is lost beside other float32 numbers.
         choices: names that are accepted; empty: any text.
         if_none: meaning of None, shown in the help text.
         identifies: whether results depend on the setting. A report compares only runs
             that agree in all such settings.
         may_change: whether a run may be resumed with another value.
-        **marks: further marks. The command ``search`` reads four of them, see
+        **marks: further marks. ``path``: the setting is the path of a file or folder.
+            The command ``search`` reads four others, see
             :meth:`RunSettings.search_space`: ``search``, the values that it tries if
             the user names none; ``used_by``, the methods that use the setting, all if
             there is no such mark; ``fidelity``, on the setting that says how long a
@@ -74,6 +81,7 @@ def setting(
         metadata={
             "help": help,
             "least": least,
+            "most": most,
             "positive": positive,
             "choices": choices,
             "identifies": identifies,
@@ -119,8 +127,16 @@ class RunSettings:
     exclusive: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     methods: Names = setting((), "Methods to compare, separated by commas.")
-    seed: int = setting(0, "First seed.", identifies=False)
-    seeds: int = setting(1, "Number of seeds.", least=1, identifies=False)
+    seed: int = setting(0, "First seed.", most=MOST_SEED, identifies=False)
+    seeds: int = setting(
+        1, "Number of seeds.", least=1, most=MOST_SEEDS, identifies=False
+    )
+    deterministic: bool = setting(
+        False,
+        "Use only algorithms that give the same bits in every run; on CUDA, some are "
+        "slower and a few operations have none.",
+        identifies=False,
+    )
 
     def __post_init__(self) -> None:
         """Check every value against the type and the bounds of its field."""
@@ -130,10 +146,8 @@ class RunSettings:
             kind, optional = kind_of(hints[field.name])
             if value is None and optional:
                 continue
-            if kind is tuple:
-                object.__setattr__(self, field.name, _checked_names(field, value))
-            else:
-                _check(field, kind, value)
+            value = checked(field.name, kind, field.metadata, value)
+            object.__setattr__(self, field.name, value)
         for one, other in self.exclusive:
             values = getattr(self, one), getattr(self, other)
             if None not in values:
@@ -152,11 +166,17 @@ class RunSettings:
         return 1
 
     def check_machine(self) -> None:
-        """Refuse devices or processes that this machine does not have.
+        """Refuse devices, memory, processes or paths that this machine does not have.
 
         The other checks do not include this one, because settings are also read on
         machines that did not make the run.
         """
+        for name in self.marked("path"):
+            value = getattr(self, name)
+            if value is not None:
+                expanded(value, f"--{name}")
+        if self.deterministic:
+            check_workspace()
 
     @classmethod
     def marked(cls, mark: str) -> tuple[str, ...]:
@@ -229,9 +249,20 @@ class RunSettings:
         """Return the settings of the run in the folder ``out``.
 
         Raises:
-            InputError: if the file is not JSON, or was written by another version.
+            InputError: if the file is damaged, or belongs to another command or to
+                another version.
         """
-        return cls.from_dict(read_object(out / SETTINGS))
+        command, values = read_settings(out)
+        check_one_run(out, cls.marked("may_change"))
+        if command != cls.command:
+            raise InputError(
+                f"expected {out / SETTINGS} to be of {cls.command}, got settings of "
+                f"{command or 'no command'}; choose another folder"
+            )
+        try:
+            return cls.from_dict(values)
+        except InputError as error:
+            raise InputError(f"cannot read {out / SETTINGS}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +271,7 @@ class TrainingSettings(RunSettings):
 
     device: str = setting("auto", "Device: auto, cpu, cuda or cuda:N.", encoder=True)
     devices: int = setting(
-        1, "Number of processes, each with a device.", least=1, encoder=True
+        1, "Number of processes, each with a device.", least=1, most=1024, encoder=True
     )
 
     @property
@@ -249,7 +280,8 @@ class TrainingSettings(RunSettings):
         return self.devices
 
     def check_machine(self) -> None:
-        """Refuse devices that this machine does not have."""
+        """Refuse devices or paths that this machine does not have."""
+        super().check_machine()
         check_device(self.device)
         check_devices(self.devices, self.device)
 
@@ -260,34 +292,3 @@ def kind_of(hint: Any) -> tuple[type, bool]:
     optional = NoneType in kinds
     kind = kinds[0] if optional else hint
     return get_origin(kind) or kind, optional
-
-
-def _check(field: "dataclasses.Field[Any]", kind: type, value: Any) -> None:
-    name, marks = field.name, field.metadata
-    if kind is int:
-        check_count(value, name, marks["least"])
-    elif kind is float:
-        (check_positive if marks["positive"] else check_not_negative)(value, name)
-    elif not isinstance(value, kind):
-        names: dict[type, str] = {str: "text", dict: "a mapping"}
-        expected = names.get(kind, "True or False")
-        raise InputError(f"expected {name} to be {expected}, got {value!r}")
-    elif marks["choices"]:
-        check_choice(value, marks["choices"], name)
-
-
-def _checked_names(field: "dataclasses.Field[Any]", value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        raise InputError(
-            f"expected {field.name} to be a sequence of names, got the text {value!r}; "
-            f"write ({value!r},)"
-        )
-    names, choices = tuple(value), field.metadata["choices"]
-    for name in names:
-        check_choice(name, choices, field.name)
-    if not names or len(set(names)) < len(names):
-        raise InputError(
-            f"expected {field.name} to be one or more of {', '.join(choices)}, each at "
-            f"most once, got {', '.join(names) or 'none'}"
-        )
-    return names

@@ -6,8 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from l2l_evograd.checks import InputError
-from l2l_evograd.experiments.folder import read_object
+from l2l_evograd.experiments.files import read_object
+from l2l_evograd.experiments.paths import expanded
+from l2l_evograd.experiments.sealed import DIGEST
 from l2l_evograd.experiments.settings import RunSettings
+from l2l_evograd.experiments.values import shown
+
+# Settings take a few thousand bytes. More would take long to read.
+_LARGEST = 2**20
 
 
 def read_settings(kind: type[RunSettings], path: Path) -> dict[str, Any]:
@@ -23,10 +29,16 @@ def read_settings(kind: type[RunSettings], path: Path) -> dict[str, Any]:
         InputError: if there is no such file, if it is not a JSON object, or for unknown
             names or values that the class refuses; names the file.
     """
-    path = path.expanduser()
+    path = expanded(path, "--settings")
     if not path.is_file():
         raise InputError(f"expected --settings to be a JSON file, got {path}")
+    if path.stat().st_size > _LARGEST:
+        raise InputError(
+            f"expected --settings to be a file of at most {_LARGEST // 2**20} MiB, got "
+            f"{path} of {path.stat().st_size / 2**20:,.1f} MiB"
+        )
     content = read_object(path)
+    _check_own(kind, content, path)
     given: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in content.items()
@@ -40,6 +52,18 @@ def read_settings(kind: type[RunSettings], path: Path) -> dict[str, Any]:
     return given
 
 
+def _check_own(kind: type[RunSettings], content: dict[str, Any], path: Path) -> None:
+    """Remove what ``settings.json`` of a run contains besides settings."""
+    command = content.pop("command", kind.command)
+    if command != kind.command:
+        raise InputError(
+            f"expected {path} to have settings of {kind.command}, got those of "
+            f"{shown(command)}"
+        )
+    for name in ("format", DIGEST):  # the user may have edited a copy
+        content.pop(name, None)
+
+
 def check_names(kind: type[RunSettings], names: Iterable[str]) -> None:
     """Refuse names of which there is no setting.
 
@@ -49,9 +73,9 @@ def check_names(kind: type[RunSettings], names: Iterable[str]) -> None:
     known = [field.name for field in dataclasses.fields(kind)]
     unknown = [name for name in names if name not in known]
     if unknown:
+        named = ", ".join(name[:100] for name in unknown[:20])
         raise InputError(
-            f"{kind.command} has no setting {', '.join(unknown)}: expected "
-            f"{', '.join(known)}"
+            f"{kind.command} has no setting {named}: expected {', '.join(known)}"
         )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, distributed
 
 from l2l_evograd.distributed import Processes
+from l2l_evograd.experiments.divergence import check_training_loss, check_weights
 from l2l_evograd.experiments.precision import LossScale, autocast
 
 
@@ -105,9 +106,15 @@ class TrainingModule(pl.LightningModule):
             self.scale = LossScale(self.scaling)
 
     def training_step(self, batch: int, batch_idx: int) -> None:
-        """Run iteration number ``batch``, and record its loss and duration."""
+        """Run iteration number ``batch``, and record its loss and duration.
+
+        Raises:
+            NotFiniteError: if the training has diverged.
+        """
         started = time.perf_counter()
         loss = self.iterate(batch)
+        if self.scale is None:  # in float16, the step of such a loss is left out
+            check_training_loss(loss, batch)
         self.seconds.append(time.perf_counter() - started)
         self.losses.append(loss)
         if self.scale is not None:
@@ -116,6 +123,10 @@ class TrainingModule(pl.LightningModule):
         figures = {"loss": loss, "seconds": self.seconds[-1], **self.figures}
         for logger in self.loggers:
             logger.log_metrics(figures, step=batch)
+
+    def on_train_epoch_end(self) -> None:
+        """Refuse weights that are not finite, before they are in a checkpoint."""
+        check_weights(self)
 
     def step(
         self, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor | None]

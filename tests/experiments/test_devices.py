@@ -8,7 +8,9 @@ from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
     ("device", "message"),
     [
         ("toaster", "unknown device 'toaster'; choose from auto, cpu"),
-        ("meta", "device 'meta' is not supported"),
+        ("meta", "unknown device 'meta'; choose from auto, cpu"),
+        ("cpu:5", "unknown device 'cpu:5'"),
+        ("cuda:01", "unknown device 'cuda:01'"),
         ("cuda:99", "device 'cuda:99' does not exist"),
     ],
 )

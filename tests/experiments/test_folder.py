@@ -1,38 +1,11 @@
-import json
 import os
-from pathlib import Path
 
 import pytest
 
 from l2l_evograd.checks import InputError
-from l2l_evograd.experiments.folder import (
-    check_out,
-    make_folder,
-    read_object,
-    write_json,
-    write_whole,
-)
+from l2l_evograd.experiments.folder import check_out, make_folder, read_settings
 
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    def failing(place: Path) -> None:
-        place.write_text("half")
-        raise KeyError
-
-    path = tmp_path / "a.png"
-    with pytest.raises(KeyError):
-        write_whole(path, failing)
-    assert list(tmp_path.iterdir()) == []
-    write_whole(path, lambda place: place.write_text("whole") and None)
-    assert path.read_text() == "whole"
-
-
-def test_an_old_file_stays_if_the_new_one_fails(tmp_path):
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text()) == {"a": 1}
+WRITTEN = ["settings.json", "settings.previous.json"]
 
 
 def test_a_new_folder_below_a_missing_one_will_do(tmp_path):
@@ -82,9 +55,9 @@ def test_clearing_removes_what_a_run_wrote_and_nothing_else(tmp_path):
     for name in ("settings.json", "results.json", "accuracy.png", "mine.txt"):
         (tmp_path / name).write_text("")
     (tmp_path / "logs").mkdir()
-    make_folder(tmp_path, {})
+    make_folder(tmp_path, "rotation", {})
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["mine.txt", "settings.json"]
+    assert names == ["mine.txt", *WRITTEN]
 
 
 def test_a_picture_of_unknown_origin_is_named(tmp_path):
@@ -101,21 +74,11 @@ def test_what_cannot_be_gone_on_with_is_not_offered(tmp_path):
 
 def test_a_run_that_goes_on_keeps_its_files_and_a_new_one_does_not(tmp_path):
     out = tmp_path / "a" / "b"
-    make_folder(out, {"ways": 2})
+    make_folder(out, "rotation", {"ways": 2})
     (out / "accuracy.png").write_text("")
-    make_folder(out, {"ways": 3}, resume=True)
+    make_folder(out, "rotation", {"ways": 3}, resume=True)
     assert (out / "accuracy.png").exists()
-    assert read_object(out / "settings.json") == {"ways": 3}
-    make_folder(out, {"ways": 4})
-    assert [path.name for path in out.iterdir()] == ["settings.json"]
-    assert read_object(out / "settings.json") == {"ways": 4}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("{", "a.json is not JSON"), ("[]", "a.json to contain an object")],
-)
-def test_a_file_that_holds_no_object_is_refused(text: str, message: str, tmp_path):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_object(tmp_path / "a.json")
+    assert read_settings(out) == ("rotation", {"ways": 3})
+    make_folder(out, "rotation", {"ways": 4})
+    assert sorted(path.name for path in out.iterdir()) == WRITTEN
+    assert read_settings(out) == ("rotation", {"ways": 4})

@@ -12,7 +12,10 @@ from l2l_evograd.experiments.crossdomain.presets import with_preset
 from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
 from l2l_evograd.experiments.experiment import say
 from l2l_evograd.experiments.folder import SETTINGS
-from l2l_evograd.experiments.options import NotAnOption, as_command
+from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
+from l2l_evograd.experiments.paths import folder_to_write
+from l2l_evograd.experiments.sealed import exists
+from l2l_evograd.experiments.values import cut
 
 if TYPE_CHECKING:
     from l2l_evograd.experiments.crossdomain.experiment import CrossDomainExperiment
@@ -22,7 +25,7 @@ def crossdomain(
     given: Mapping[str, Any],
     *,
     preset: str | None = None,
-    out: Path = Path("runs/crossdomain"),
+    out: OutFolder = Path("runs/crossdomain"),
     resume: bool = False,
     overwrite: bool = False,
     console: Annotated[Console | None, NotAnOption] = None,
@@ -52,11 +55,16 @@ def crossdomain(
     """
     from l2l_evograd.experiments.crossdomain.experiment import CrossDomainExperiment
 
+    out = folder_to_write(out)
     given = with_preset(given, preset, resume=resume)
     names = [name.strip() for name in given.get("unseen", "").split(",")]
     names = [name for name in names if name]
     runs = [(given, out, resume)]
     if len(names) > 1:
+        for name in names:
+            if name == ".." or Path(name).name != name:
+                raise InputError(f"expected --unseen to name domains, got {cut(name)}")
+            folder_to_write(out / name, "--unseen")
         if len(set(names)) < len(names):
             raise InputError(
                 f"expected each unseen domain once, got {', '.join(names)}; leave out "
@@ -76,7 +84,7 @@ def crossdomain(
             settings = settings_to_run(
                 CrossDomainSettings,
                 own,
-                out=folder.expanduser(),
+                out=folder,
                 resume=resumes,
                 overwrite=overwrite,
             )
@@ -124,7 +132,7 @@ def _conclude_all(experiments: Sequence["CrossDomainExperiment"]) -> None:
 
 
 def _resumes(resume: bool, out: Path) -> bool:
-    return resume and (out.expanduser() / SETTINGS).exists()
+    return resume and exists(out / SETTINGS)
 
 
 command = as_command(crossdomain, CrossDomainSettings)

@@ -56,6 +56,7 @@ from l2l_evograd.experiments.crossdomain.training.pretraining import Pretraining
 from l2l_evograd.experiments.crossdomain.training.reuse_pretrained import (
     reuse_pretrained,
 )
+from l2l_evograd.experiments.digests import fingerprint
 from l2l_evograd.experiments.experiment import Experiment, say
 from l2l_evograd.experiments.memory_format import faster_layout
 from l2l_evograd.experiments.methods import Method
@@ -160,6 +161,11 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
         """Copy pre-trained encoders from other runs."""
         reuse_pretrained(self.settings, self.out, self._others)
 
+    def data(self) -> Sequence[Any]:
+        """Return a description of the images that the run uses."""
+        used = [self._original(name) for name in self.seen]
+        return [part for split in [*used, self._novel] for part in split.description()]
+
     def results(self) -> RunResults:
         """Return the results that are in the folder so far."""
         roles = {
@@ -167,7 +173,8 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
             "base": self.settings.base,
             "seen": self.seen,
         }
-        return CrossDomainResults(self.out, self.settings, {"domains": roles})
+        about = {"domains": roles, "data": {"fingerprint": self.fingerprint}}
+        return CrossDomainResults(self.out, self.settings, about)
 
     def start(self, seed: int) -> FewShotModel:
         """Return the network from which every method starts, on the CPU."""
@@ -184,12 +191,7 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
         self._train(
             module,
             name=f"{seed}-pretrain",
-            identity=self._identity(
-                classifier=settings.pretrain_classifier,
-                augment=settings.augment,
-                batch=settings.pretrain_batch,
-                epochs=settings.pretrain_epochs,
-            ),
+            identity=self._encoder_identity(seed),
         )
         last = fmean(module.correct[-module.block :])
         self.say(seed, f"pre-training ends with a training accuracy of {last:.1%}")
@@ -199,15 +201,10 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
         """Meta-train and test one method, and return its results."""
         settings, model = self.settings, copy.deepcopy(start)
         how = METHODS[method]
-        strengths = {}
         if how.uses_lambda:
             add_feature_transforms(
                 model.backbone, settings.start_scale, settings.start_shift
             )
-            strengths = {
-                "start_scale": settings.start_scale,
-                "start_shift": settings.start_shift,
-            }
         model.to(memory_format=faster_layout(how.estimator, self.device))
         module = self._meta_training(seed, how, model)
 
@@ -229,11 +226,8 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
             self._train(
                 module,
                 name=f"{seed}-{method}",
-                identity=self._identity(
-                    method=method,
-                    auxiliary=settings.auxiliary,
-                    **strengths,
-                    **{"seen domains": self.seen, "unseen domain": settings.unseen},
+                identity=self.identity(
+                    seed, method=method, **{"seen domains": self.seen}
                 ),
                 after_block=point,
             )
@@ -315,8 +309,11 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
         """The data set for pre-training, augmented if the settings ask for it."""
         return self._for_training(self.settings.base or "")
 
+    def _original(self, name: str) -> Dataset:
+        return self.domains[name].splits["base"]
+
     def _for_training(self, name: str) -> Dataset:
-        dataset = self.domains[name].splits["base"]
+        dataset = self._original(name)
         return dataset.augmented() if self.settings.augment else dataset
 
     def _samplers(self) -> dict[str, EpisodeSampler]:
@@ -337,16 +334,16 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
         queries = settings.test_queries or settings.queries
         return EpisodeSampler(dataset, settings.ways, settings.shots, queries)
 
-    def _identity(self, **more: Any) -> dict[str, Any]:
-        """Return the training that a checkpoint belongs to, by names the user knows."""
+    def _encoder_identity(self, seed: int) -> dict[str, Any]:
+        """Return the pre-training, which runs with other unseen domains may share."""
         settings = self.settings
+        values = settings.to_dict()
         return {
+            "format": folder.FORMAT,
             "l2l_evograd": l2l_evograd.__version__,
-            "backbone": settings.backbone,
-            "head": settings.head,
-            "image_size": settings.image_size,
-            "base domain": settings.base,
-            **more,
+            "data": fingerprint(*self._original(settings.base or "").description()),
+            **{name: values[name] for name in settings.marked("encoder")},
+            "seed": seed,
         }
 
     def _fresh_model(self, seed: int) -> FewShotModel:

@@ -4,11 +4,40 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from l2l_evograd.experiments.results import RunResults, deviation, half_interval
+from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
+from l2l_evograd.experiments.results import (
+    RunResults,
+    deviation,
+    half_interval,
+    is_number,
+)
 
 
 class CrossDomainResults(RunResults):
     """The results of a run so far, stored in ``results.json``."""
+
+    settings: CrossDomainSettings
+    entries = {
+        "accuracy": "object",
+        "accuracies": "numbers",
+        "seconds_per_iteration": "number",
+        "peak_memory_bytes": "number",
+    }
+
+    def check_entry(self, run: Mapping[str, Any], place: str) -> None:
+        """Refuse an entry without the accuracies of all episodes and their mean.
+
+        Raises:
+            InputError: names the value.
+        """
+        super().check_entry(run, place)
+        count, expected = len(run["accuracies"]), self.settings.episodes
+        if count != expected or not is_number(run["accuracy"].get("mean")):
+            raise InputError(
+                f"expected {place} to have {expected} accuracies and their mean, got "
+                f"{count} and {run['accuracy']}"
+            )
 
     def summary(self) -> list[dict[str, Any]]:
         """Return one row for each method, over all its seeds.

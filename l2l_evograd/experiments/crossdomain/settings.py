@@ -10,8 +10,16 @@ from l2l_evograd.experiments.crossdomain.methods import METHODS
 from l2l_evograd.experiments.crossdomain.networks.backbones import BACKBONES
 from l2l_evograd.experiments.crossdomain.networks.heads import HEADS
 from l2l_evograd.experiments.devices import check_nodes, found_device
+from l2l_evograd.experiments.memory import check_memory
 from l2l_evograd.experiments.precision import PRECISIONS
-from l2l_evograd.experiments.settings import Names, TrainingSettings, setting
+from l2l_evograd.experiments.settings import (
+    MOST_RATE,
+    MOST_SEEDS,
+    Names,
+    TrainingSettings,
+    setting,
+)
+from l2l_evograd.experiments.values import LARGEST_SIDE, check_glyphs
 
 CLASSIFIERS = ("linear", "cosine")
 
@@ -43,14 +51,18 @@ class CrossDomainSettings(TrainingSettings):
         "Number of processes on each machine, each with its own device and episodes.",
         least=1,
         encoder=True,
+        most=1024,
     )
     nodes: int = setting(
         1,
         "Number of machines, each with --devices processes that torchrun starts.",
         least=1,
         encoder=True,
+        most=10_000,
     )
-    seeds: int = setting(5, "Number of seeds.", least=1, identifies=False)
+    seeds: int = setting(
+        5, "Number of seeds.", least=1, identifies=False, most=MOST_SEEDS
+    )
     unseen: str = setting(
         "inverse",
         "Domain that is left out of training and used for the test. Several domains, "
@@ -68,19 +80,25 @@ class CrossDomainSettings(TrainingSettings):
         "Folder ROOT with ROOT/NAME/{base,val,novel}.json.",
         if_none="built-in glyphs",
         encoder=True,
+        path=True,
     )
     head: str = setting("protonet", "Head of the network.", choices=HEADS, encoder=True)
     backbone: str = setting(
         "cnn4", "Encoder of the network.", choices=BACKBONES, encoder=True
     )
-    ways: int = setting(5, "Number of classes in an episode.", least=2)
-    shots: int = setting(5, "Number of support images of each class.", least=1)
-    queries: int = setting(5, "Number of query images of each class.", least=1)
+    ways: int = setting(5, "Number of classes in an episode.", least=2, most=10_000)
+    shots: int = setting(
+        5, "Number of support images of each class.", least=1, most=10_000
+    )
+    queries: int = setting(
+        5, "Number of query images of each class.", least=1, most=10_000
+    )
     test_queries: int | None = setting(
         None,
         "Number of query images of each class in test episodes.",
         least=1,
         if_none="as many as --queries",
+        most=10_000,
     )
     image_size: int | None = setting(
         None,
@@ -89,15 +107,20 @@ class CrossDomainSettings(TrainingSettings):
         if_none="24 for built-in glyphs; 84 (cnn4, conv4, conv6) or 224 (ResNets), or "
         "the images' own size if it is smaller",
         encoder=True,
+        most=LARGEST_SIDE,
     )
     iterations: int = setting(
         50,
         "Number of meta-training iterations of every method.",
         least=1,
         fidelity=50,
+        most=10**8,
     )
     domain_block: int = setting(
-        1, "Number of consecutive episodes from the same two seen domains.", least=1
+        1,
+        "Number of consecutive episodes from the same two seen domains.",
+        least=1,
+        most=10**8,
     )
     augment: bool = setting(
         False, "Crop, jitter and mirror photographs in training.", encoder=True
@@ -109,9 +132,14 @@ class CrossDomainSettings(TrainingSettings):
         15,
         "Number of pre-training passes over the base classes; 0: no pre-training.",
         encoder=True,
+        most=10**6,
     )
     pretrain_batch: int = setting(
-        64, "Number of images in a pre-training batch.", least=2, encoder=True
+        64,
+        "Number of images in a pre-training batch.",
+        least=2,
+        encoder=True,
+        most=10_000,
     )
     pretrain_classes: int | None = setting(
         None,
@@ -119,6 +147,7 @@ class CrossDomainSettings(TrainingSettings):
         least=2,
         if_none="the number of classes",
         encoder=True,
+        most=100_000,
     )
     pretrain_classifier: str | None = setting(
         None,
@@ -127,12 +156,15 @@ class CrossDomainSettings(TrainingSettings):
         if_none="cosine for matchingnet, else linear",
         encoder=True,
     )
-    episodes: int = setting(300, "Number of test episodes.", least=2, test_size=True)
+    episodes: int = setting(
+        300, "Number of test episodes.", least=2, test_size=True, most=10**6
+    )
     lr: float = setting(
         1e-3,
         "Learning rate of Adam for the network, and of the virtual step.",
         positive=True,
         encoder=True,
+        most=MOST_RATE,
     )
     meta_lr: float = setting(
         2e-2,
@@ -141,6 +173,7 @@ class CrossDomainSettings(TrainingSettings):
         positive=True,
         search=(2e-3, 0.2, "log"),
         used_by=tuple(name for name, how in METHODS.items() if how.learned),
+        most=MOST_RATE,
     )
     start_scale: float = setting(
         0.3,
@@ -148,12 +181,14 @@ class CrossDomainSettings(TrainingSettings):
         "starts, as a standard deviation.",
         search=(0.05, 1.0, "log"),
         used_by=_WITH_NOISE,
+        most=100,
     )
     start_shift: float = setting(
         0.5,
         "Strength of the noise on shifts (β), likewise.",
         search=(0.05, 1.0, "log"),
         used_by=_WITH_NOISE,
+        most=100,
     )
     precision: str = setting(
         "32",
@@ -162,16 +197,24 @@ class CrossDomainSettings(TrainingSettings):
         encoder=True,
     )
     accumulate: int = setting(
-        1, "Number of pairs of episodes in an iteration, in each process.", least=1
+        1,
+        "Number of pairs of episodes in an iteration, in each process.",
+        least=1,
+        most=10_000,
     )
     save_every: int = setting(
-        25, "Number of iterations between checkpoints.", least=1, identifies=False
+        25,
+        "Number of iterations between checkpoints.",
+        least=1,
+        identifies=False,
+        most=10**8,
     )
     workers: int = setting(
         0,
         "Number of processes that read images in advance; 0: none.",
         identifies=False,
         may_change=True,
+        most=256,
     )
     cache: float = setting(
         2.0,
@@ -179,6 +222,7 @@ class CrossDomainSettings(TrainingSettings):
         positive=True,
         identifies=False,
         may_change=True,
+        most=10_000,
     )
 
     def __post_init__(self) -> None:
@@ -206,9 +250,23 @@ class CrossDomainSettings(TrainingSettings):
         return self.devices * self.nodes
 
     def check_machine(self) -> None:
-        """Refuse devices or processes that this machine does not have."""
+        """Refuse devices, memory or processes that this machine does not have."""
         super().check_machine()
+        if self.data is None:
+            check_glyphs(self.image_size)
         check_nodes(self.nodes)
+        side = self.image_size or 24
+        images = max(
+            self.ways * (self.shots + max(self.queries, self.test_queries or 0)),
+            self.pretrain_batch if self.pretrain_epochs else 0,
+        )
+        # Every encoder keeps 64 maps of a quarter of the pixels or more.
+        check_memory(
+            4 * images * side**2 * 64 / 4,
+            f"the images of an episode or a batch (ways {self.ways}, shots "
+            f"{self.shots}, queries {self.queries}, pretrain_batch "
+            f"{self.pretrain_batch}, image_size {side})",
+        )
 
     def resolved(self, names: Sequence[str], image_size: int) -> "CrossDomainSettings":
         """Return the settings with defaults for None, checked against the domains.

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from l2l_evograd.experiments.command import run_experiment
 from l2l_evograd.experiments.fewshot.settings import FewShotSettings
-from l2l_evograd.experiments.options import NotAnOption, as_command
+from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
 
 
 def fewshot(
     given: Mapping[str, Any],
     *,
-    out: Path = Path("runs/fewshot"),
+    out: OutFolder = Path("runs/fewshot"),
     resume: bool = False,
     overwrite: bool = False,
     console: Annotated[Console | None, NotAnOption] = None,

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from l2l_evograd.experiments import folder
-from l2l_evograd.experiments.checkpoints import saved_for
+from l2l_evograd.experiments.checkpoints import find_checkpoint
 from l2l_evograd.experiments.experiment import Experiment, say
 from l2l_evograd.experiments.fewshot.evaluation import accuracies
 from l2l_evograd.experiments.fewshot.images import ClassImages, Problem, Task, Tasks
@@ -87,6 +87,14 @@ class FewShotExperiment(Experiment[FewShotSettings]):
         ):
             say(self.console, line)
 
+    def data(self) -> Sequence[Any]:
+        """Return the images of all splits, in the order of their classes."""
+        return [
+            part
+            for split in self.problem[1:]
+            for part in (split.images, split.labels, list(split.label_names))
+        ]
+
     def results(self) -> RunResults:
         """Return the results that are in the folder so far."""
         return FewShotResults(self.out, self.settings, {"data": self._about})
@@ -103,8 +111,9 @@ class FewShotExperiment(Experiment[FewShotSettings]):
         device = torch.device(settings.device)
         name = f"{seed}-{chosen.training}"
         module = self._module(chosen, start, seed, self._total(chosen, start, seed))
-        saved = saved_for(self.out / folder.CHECKPOINTS / f"{name}.ckpt", None)
+        saved = self._saved(chosen, seed)
         reused = saved is not None and len(saved["losses"]) >= module.total
+        del saved
         spent = module.total * settings.gradients_per_iteration(chosen)
         self.say(
             seed,
@@ -118,6 +127,7 @@ class FewShotExperiment(Experiment[FewShotSettings]):
                 out=self.out,
                 device=device,
                 console=self.console,
+                identity=self._identity(chosen, seed),
             )
         module.to(device)  # Lightning has moved the module to the CPU
         tests = self._tests(seed)
@@ -175,6 +185,7 @@ class FewShotExperiment(Experiment[FewShotSettings]):
         channels, side = self.problem.shape
         return {
             "name": self.problem.name,
+            "fingerprint": self.fingerprint,
             "channels": channels,
             "image_size": side,
             "classes": {name: len(set(split.labels)) for name, split in splits},
@@ -209,8 +220,7 @@ class FewShotExperiment(Experiment[FewShotSettings]):
         settings = self.settings
         if settings.budget is not None:
             return settings.budget // settings.gradients_per_iteration(method)
-        path = self.out / folder.CHECKPOINTS / f"{seed}-{method.training}.ckpt"
-        saved = saved_for(path, None)
+        saved = self._saved(method, seed)
         if saved is not None:
             return int(saved["planned"][0])
         pilot = self._module(method, start, seed, _PILOT + 1)
@@ -222,6 +232,16 @@ class FewShotExperiment(Experiment[FewShotSettings]):
             pilot.meta_step(iteration, optimizer)
             times.append(time.process_time() - began)
         return max(1, int((settings.seconds or 0.0) / median(times[1:])))
+
+    def _saved(self, method: Method, seed: int) -> Mapping[str, Any] | None:
+        """Return the content of the checkpoint of a training, if there is one."""
+        path = self.out / folder.CHECKPOINTS / f"{seed}-{method.training}.ckpt"
+        found = find_checkpoint(path, self._identity(method, seed))
+        return None if found is None else found.content
+
+    def _identity(self, method: Method, seed: int) -> dict[str, Any]:
+        """Return the training of a method, which others may share."""
+        return self.identity(seed, training=method.training)
 
     def _tests(self, seed: int) -> Tasks:
         return self._held_out(self.problem.test, derive_seed(seed, "test"))

@@ -10,6 +10,18 @@ from l2l_evograd.experiments.results import RunResults, standard_error
 class FewShotResults(RunResults):
     """The results of a run so far, stored in ``results.json``."""
 
+    entries = {
+        "adaptation": "numbers",
+        "half_intervals": "numbers",
+        "iterations": "number",
+        "gradients": "number",
+        "seconds": "number",
+        "process_seconds": "number",
+        "seconds_per_iteration": "number",
+        "peak_memory_bytes": "number?",
+        "curve": "list",
+    }
+
     def summary(self) -> list[dict[str, Any]]:
         """Return one row for each method, over all its seeds.
 

@@ -12,7 +12,15 @@ from l2l_evograd.experiments.fewshot.methods import (
     Sizes,
     gradients_per_task,
 )
-from l2l_evograd.experiments.settings import Names, RunSettings, setting
+from l2l_evograd.experiments.memory import check_memory
+from l2l_evograd.experiments.settings import (
+    MOST_RATE,
+    MOST_SEEDS,
+    Names,
+    RunSettings,
+    setting,
+)
+from l2l_evograd.experiments.values import LARGEST_SIDE, check_glyphs
 
 # The usual budget of a method and seed, in thousands of gradients.
 USUAL_GRADIENTS = 15
@@ -52,18 +60,21 @@ class FewShotSettings(RunSettings):
         least=1,
         identifies=False,
         may_change=True,
+        most=MOST_SEEDS,
     )
     device: str = setting("auto", "Device: auto, cpu, cuda or cuda:N.")
     omniglot: str | None = setting(
         None,
         "Folder with Omniglot's images_background_small1.zip, for meta-training, and "
         "images_background_small2.zip, for the test.",
+        path=True,
     )
     data: str | None = setting(
         None,
         "Folder with the file lists base.json, for meta-training, val.json and "
         "novel.json, for the test.",
         if_none="built-in glyphs",
+        path=True,
     )
     image_size: int | None = setting(
         None,
@@ -71,22 +82,32 @@ class FewShotSettings(RunSettings):
         least=16,
         if_none="20 for built-in glyphs, 28 for Omniglot; for --data, their own side, "
         "at most 84",
+        most=LARGEST_SIDE,
     )
-    ways: int = setting(5, "Number of classes of a task.", least=2)
-    shots: int = setting(1, "Number of support images of each class.", least=1)
+    ways: int = setting(5, "Number of classes of a task.", least=2, most=10_000)
+    shots: int = setting(
+        1, "Number of support images of each class.", least=1, most=10_000
+    )
     queries: int = setting(
-        5, "Number of query images of each class in meta-training.", least=1
+        5,
+        "Number of query images of each class in meta-training.",
+        least=1,
+        most=10_000,
     )
     test_queries: int = setting(
-        10, "Number of query images of each class at the test.", least=1
+        10, "Number of query images of each class at the test.", least=1, most=10_000
     )
     train_shots: int = setting(
         10,
         "reptile and aruba: number of images of each class in a meta-training task.",
         least=1,
+        most=10_000,
     )
     batch_size: int = setting(
-        10, "reptile and aruba: number of images in an inner step.", least=2
+        10,
+        "reptile and aruba: number of images in an inner step.",
+        least=2,
+        most=10_000,
     )
     steps: int = setting(
         3,
@@ -94,6 +115,7 @@ class FewShotSettings(RunSettings):
         least=1,
         search=(1, 5),
         used_by=_OTHERS,
+        most=1000,
     )
     reptile_steps: int = setting(
         5,
@@ -101,9 +123,13 @@ class FewShotSettings(RunSettings):
         least=1,
         search=(2, 10),
         used_by=_REPTILE,
+        most=1000,
     )
     test_steps: int = setting(
-        10, "Number of inner steps at the test, all on the support images.", least=1
+        10,
+        "Number of inner steps at the test, all on the support images.",
+        least=1,
+        most=1000,
     )
     lr: float = setting(
         0.4,
@@ -111,6 +137,7 @@ class FewShotSettings(RunSettings):
         positive=True,
         search=(0.05, 1.0, "log"),
         used_by=_OTHERS,
+        most=MOST_RATE,
     )
     reptile_lr: float = setting(
         0.4,
@@ -118,6 +145,7 @@ class FewShotSettings(RunSettings):
         positive=True,
         search=(0.05, 1.0, "log"),
         used_by=_REPTILE,
+        most=MOST_RATE,
     )
     meta_lr: float = setting(
         1e-2,
@@ -125,14 +153,18 @@ class FewShotSettings(RunSettings):
         positive=True,
         search=(1e-3, 5e-2, "log"),
         used_by=_OTHERS,
+        most=MOST_RATE,
     )
     reptile_meta_lr: float = setting(
         1.0,
         "Learning rate of reptile's and aruba's meta-step. It falls to 0.",
         search=(0.1, 1.0, "log"),
         used_by=_REPTILE,
+        most=MOST_RATE,
     )
-    meta_batch: int = setting(2, "Number of tasks of a meta-iteration.", least=1)
+    meta_batch: int = setting(
+        2, "Number of tasks of a meta-iteration.", least=1, most=10_000
+    )
     zeta: float = setting(
         0.1,
         "ARUBA: zeta, the weight of the rate at the start.",
@@ -153,7 +185,7 @@ class FewShotSettings(RunSettings):
         choices=INITS,
     )
     hidden: int = setting(
-        16, "Number of channels of the network's four blocks.", least=1
+        16, "Number of channels of the network's four blocks.", least=1, most=1024
     )
     gradients: int | None = setting(
         None,
@@ -168,12 +200,16 @@ class FewShotSettings(RunSettings):
         "Budget of each method and seed, in seconds of process time, in place of "
         "--gradients. The number of meta-iterations then depends on the machine.",
         positive=True,
+        most=10**8,
     )
-    tasks: int = setting(50, "Number of tasks of the test.", least=2, test_size=True)
+    tasks: int = setting(
+        50, "Number of tasks of the test.", least=2, test_size=True, most=10**6
+    )
     validation_tasks: int = setting(
         10,
         "Number of tasks with validation classes, for ten points of the curve.",
         least=1,
+        most=10**6,
     )
 
     def __post_init__(self) -> None:
@@ -222,5 +258,20 @@ class FewShotSettings(RunSettings):
         return dataclasses.replace(self, device=found_device(self.device))
 
     def check_machine(self) -> None:
-        """Refuse a device that this machine does not have."""
+        """Refuse a device, memory or paths that this machine does not have."""
+        super().check_machine()
+        if self.data is None and self.omniglot is None:
+            check_glyphs(self.image_size)
         check_device(self.device)
+        side = self.image_size or 20
+        images = max(
+            self.ways * (self.shots + max(self.queries, self.test_queries)),
+            self.batch_size,
+        )
+        # The first block keeps maps of half the side, before and after normalisation.
+        check_memory(
+            2 * 4 * images * side**2 / 4 * self.hidden,
+            f"the images of a task (ways {self.ways}, shots {self.shots}, queries "
+            f"{self.queries}, test_queries {self.test_queries}, image_size {side}, "
+            f"hidden {self.hidden})",
+        )

@@ -8,13 +8,13 @@ from rich.console import Console
 
 from l2l_evograd.experiments.command import run_experiment
 from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
-from l2l_evograd.experiments.options import NotAnOption, as_command
+from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
 
 
 def noisy_labels(
     given: Mapping[str, Any],
     *,
-    out: Path = Path("runs/noisy-labels"),
+    out: OutFolder = Path("runs/noisy-labels"),
     resume: bool = False,
     overwrite: bool = False,
     console: Annotated[Console | None, NotAnOption] = None,

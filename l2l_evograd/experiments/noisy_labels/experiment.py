@@ -134,6 +134,12 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
         ):
             say(self.console, line)
 
+    def data(self) -> Sequence[Any]:
+        """Return all images with their true labels."""
+        train, test = self.source.train, self.source.test
+        names = list(self.source.classes)
+        return [train.images, train.labels, test.images, test.labels, names]
+
     def results(self) -> RunResults:
         """Return the results that are in the folder so far."""
         return NoisyLabelResults(self.out, self.settings, {"data": self._about})
@@ -192,6 +198,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
         split = self.split(self.settings.seed)
         return {
             "name": self.source.name,
+            "fingerprint": self.fingerprint,
             "classes": list(self.source.classes),
             "train": len(split.train),
             "wrong_labels": int(split.corrupted.sum()),
@@ -250,6 +257,7 @@ class NoisyLabelExperiment(Experiment[NoisyLabelSettings]):
                 device=device,
                 console=self.console,
                 devices=self.settings.devices,
+                identity=self.identity(seed, method=method),
             )
         module.to(device)  # Lightning has moved the module to the CPU
         accuracies = [float(point["accuracy"] or 0.0) for point in module.curve]

@@ -17,6 +17,21 @@ CURVE_LOSSES = tuple(step / 10 for step in range(101))
 class NoisyLabelResults(RunResults):
     """The results of a run so far, stored in ``results.json``."""
 
+    entries = {
+        "best": "number",
+        "last": "number",
+        "losses": "numbers",
+        "weights_before": "numbers?",
+        "weights_after": "numbers?",
+        "wrong_labels": "number",
+        "wrong_share": "number?",
+        "samples": "object?",
+        "curve": "list",
+        "hypergradient_norm": "number?",
+        "seconds_per_iteration": "number",
+        "peak_memory_bytes": "number",
+    }
+
     def summary(self) -> list[dict[str, Any]]:
         """Return one row for each method, over all its seeds.
 

@@ -4,8 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.devices import found_device
+from l2l_evograd.experiments.memory import check_memory
 from l2l_evograd.experiments.noisy_labels.corruption import KINDS, check_noise
 from l2l_evograd.experiments.noisy_labels.methods import (
     METHODS,
@@ -16,10 +19,14 @@ from l2l_evograd.experiments.noisy_labels.methods import (
 from l2l_evograd.experiments.noisy_labels.networks import NETWORKS
 from l2l_evograd.experiments.precision import UNSCALED
 from l2l_evograd.experiments.settings import (
+    MOST_RATE,
+    MOST_SEED,
+    MOST_SEEDS,
     NamesOrNone,
     TrainingSettings,
     setting,
 )
+from l2l_evograd.experiments.values import LARGEST_SIDE, check_glyphs
 
 # The meaning of None: the paper's settings, and the settings for the built-in glyphs.
 PAPER = {
@@ -33,6 +40,14 @@ BUILT_IN = {
     "network": "small",
     "epochs": 10,
     "meta_images": 100,
+}
+
+# Bytes that a training with width 1 needs at least: for each pixel of a batch, the
+# feature maps that the backward pass reads; for the weights, gradients and momentum.
+_MEMORY = {
+    "small": (4 * 4 * 2, 4 * 4 * 29_000),
+    "resnet32": (4 * 16 * 20, 4 * 4 * 464_000),
+    "wrn28-10": (4 * 160 * 8, 4 * 4 * 36_500_000),
 }
 
 
@@ -60,16 +75,24 @@ class NoisyLabelSettings(TrainingSettings):
         choices=WEIGHTINGS,
         if_none="net; samples for built-in glyphs",
     )
-    seed: int = setting(0, "First seed; the split and the noise also depend on it.")
-    seeds: int = setting(3, "Number of seeds.", least=1, identifies=False)
+    seed: int = setting(
+        0, "First seed; the split and the noise also depend on it.", most=MOST_SEED
+    )
+    seeds: int = setting(
+        3, "Number of seeds.", least=1, identifies=False, most=MOST_SEEDS
+    )
     devices: int = setting(
-        1, "Number of processes, each with a device, that share each batch.", least=1
+        1,
+        "Number of processes, each with a device, that share each batch.",
+        least=1,
+        most=1024,
     )
     data: str | None = setting(
         None,
         "Folder with torchvision's CIFAR-10 or CIFAR-100, or with train/CLASS and "
         "test/CLASS.",
         if_none="built-in glyphs",
+        path=True,
     )
     noise: str = setting("flip2", "Type of label noise.", choices=KINDS)
     noise_rate: float = setting(
@@ -79,6 +102,7 @@ class NoisyLabelSettings(TrainingSettings):
         1.0,
         "Size of the largest class divided by the size of the smallest; 1: balanced.",
         positive=True,
+        most=10**6,
     )
     meta_images: int | None = setting(
         None,
@@ -97,6 +121,7 @@ class NoisyLabelSettings(TrainingSettings):
         "Side of the images in pixels.",
         least=16,
         if_none="32; 20 for built-in glyphs",
+        most=LARGEST_SIDE,
     )
     no_augment: bool = setting(
         False,
@@ -109,22 +134,24 @@ class NoisyLabelSettings(TrainingSettings):
         if_none="resnet32; small for built-in glyphs",
     )
     width: int = setting(
-        1, "Factor for the number of channels of the network.", least=1
+        1, "Factor for the number of channels of the network.", least=1, most=32
     )
     epochs: int | None = setting(
         None,
         "Number of passes over the training images.",
         least=1,
         if_none="60; 10 for built-in glyphs",
+        most=10**6,
     )
     iterations: int | None = setting(
         None,
         "Number of iterations of every method, in place of --epochs.",
         least=1,
         fidelity=135,
+        most=10**8,
     )
     batch_size: int = setting(
-        100, "Number of images in a training or meta batch.", least=2
+        100, "Number of images in a training or meta batch.", least=2, most=10_000
     )
     lr: float | None = setting(
         None,
@@ -132,6 +159,7 @@ class NoisyLabelSettings(TrainingSettings):
         positive=True,
         if_none="0.1; 0.03 with weights of samples",
         search=(3e-3, 0.3, "log"),
+        most=MOST_RATE,
     )
     meta_lr: float = setting(
         1e-3,
@@ -139,12 +167,14 @@ class NoisyLabelSettings(TrainingSettings):
         positive=True,
         search=(1e-4, 0.1, "log"),
         used_by=tuple(n for n, how in METHODS.items() if how.learned),
+        most=MOST_RATE,
     )
     warm_up: int = setting(
         0,
         "Number of iterations at the beginning without weights.",
         least=0,
         search=(0, 10),
+        most=10**8,
     )
     precision: str = setting(
         "32",
@@ -169,6 +199,23 @@ class NoisyLabelSettings(TrainingSettings):
                 f"expected a batch_size that {self.devices} devices can share equally, "
                 f"got {self.batch_size}; use {fitting}"
             )
+
+    def check_machine(self) -> None:
+        """Refuse devices, memory or paths that this machine does not have."""
+        super().check_machine()
+        if self.data is None:
+            check_glyphs(self.image_size)
+        if self.device != "cpu" and torch.cuda.is_available():
+            return  # torch tells how much the accelerator lacks
+        settings = self.resolved()
+        width, side = settings.width, self.image_size or 20
+        per_pixel, weights = _MEMORY[settings.network or ""]
+        images = self.batch_size * side**2 * per_pixel * width
+        check_memory(
+            images + weights * width**2,
+            f"the network and a batch (network {settings.network}, width {width}, "
+            f"batch_size {self.batch_size}, image_size {side})",
+        )
 
     def resolved(self) -> "NoisyLabelSettings":
         """Return the settings with the defaults for what is None.

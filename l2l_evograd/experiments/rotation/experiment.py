@@ -61,11 +61,17 @@ class RotationExperiment(Experiment[RotationSettings]):
             f"turned by {ANGLE:.0f} degrees; {settings.iterations} iterations, {seeds}",
         )
 
+    def data(self) -> Sequence[Any]:
+        """Return the digits of all splits."""
+        digits = self.digits
+        return [*digits.train, *digits.validation, *digits.test]
+
     def results(self) -> RunResults:
         """Return the results that are in the folder so far."""
         digits = self.digits
         about = {
             "source": digits.source,
+            "fingerprint": self.fingerprint,
             "train": len(digits.train),
             "validation": len(digits.validation),
             "test": len(digits.test),

@@ -20,6 +20,7 @@ from torch.nn.functional import affine_grid, cross_entropy, grid_sample
 from l2l_evograd.bilevel import bilevel_step
 from l2l_evograd.data.digits import ANGLE, Digits, DigitSplits
 from l2l_evograd.estimators import EvoGrad, Exact, Guided
+from l2l_evograd.experiments.divergence import check_training_loss, check_weights
 from l2l_evograd.experiments.results import finite_or_none
 from l2l_evograd.experiments.rotation.settings import RotationSettings
 from l2l_evograd.seeds import derive_seed, generator_for, seeded
@@ -118,6 +119,9 @@ def train(
         (iteration, degrees); ``validation_loss``, the cross-entropy on all validation
         digits (None: not finite); ``seconds_per_iteration``.
 
+    Raises:
+        NotFiniteError: if the training has diverged.
+
     Cost: the cost of :func:`~l2l_evograd.bilevel_step` for each iteration.
     """
     with seeded(derive_seed(seed, "weights")):
@@ -139,10 +143,12 @@ def train(
         else:
             loss = _bilevel_step(model, own, other, base, hyper, generator, options)
         seconds.append(perf_counter() - start)
+        check_training_loss(loss, done - 1)
         if done % every == 0 or done == settings.iterations:
             curve.append((done, math.degrees(float(model.angle.detach()))))
         if after is not None:
             after(done, loss)
+    check_weights(model)
     back = turned(digits.test.images, -math.radians(ANGLE))
     return {
         "seed": seed,

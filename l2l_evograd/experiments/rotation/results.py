@@ -11,6 +11,14 @@ _FIGURES = ("accuracy", "accuracy_back", "angle", "seconds_per_iteration")
 class RotationResults(RunResults):
     """The results of a run so far, stored in ``results.json``."""
 
+    entries = {
+        "accuracy": "number",
+        "accuracy_back": "number",
+        "angle": "number?",
+        "curve": "list?",
+        "seconds_per_iteration": "number",
+    }
+
     def summary(self) -> list[dict[str, Any]]:
         """Return one row for each method, over all its seeds.
 

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 from rich.console import Console
 
 from l2l_evograd.experiments.command import run_experiment
-from l2l_evograd.experiments.options import NotAnOption, as_command
+from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
 from l2l_evograd.experiments.schedules.settings import SchedulesSettings
 
 
 def schedules(
     given: Mapping[str, Any],
     *,
-    out: Path = Path("runs/schedules"),
+    out: OutFolder = Path("runs/schedules"),
     resume: bool = False,
     overwrite: bool = False,
     console: Annotated[Console | None, NotAnOption] = None,

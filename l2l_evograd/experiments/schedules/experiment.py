@@ -62,11 +62,17 @@ class SchedulesExperiment(Experiment[SchedulesSettings]):
         ):
             say(self.console, line)
 
+    def data(self) -> Sequence[Any]:
+        """Return the images of all splits."""
+        splits = self.splits
+        return [*splits.train, *splits.validation, *splits.test]
+
     def results(self) -> RunResults:
         """Return the results that are in the folder so far."""
         splits = self.splits
         about = {
             "source": splits.source,
+            "fingerprint": self.fingerprint,
             "classes": splits.classes,
             "train": len(splits.train),
             "validation": len(splits.validation),

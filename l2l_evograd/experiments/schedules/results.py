@@ -12,6 +12,16 @@ FIGURES = ("validation_loss", "validation_accuracy", "test_loss", "test_accuracy
 class SchedulesResults(RunResults):
     """The results of a run so far, stored in ``results.json``."""
 
+    entries = {
+        "schedule": "numbers?",
+        "runs": "number",
+        "gradients": "number",
+        "seconds": "number",
+        "searched_loss": "number?",
+        "curve": "list",
+        "fresh": "list",
+    }
+
     def summary(self) -> list[dict[str, Any]]:
         """Return one row for each method, over all its seeds.
 

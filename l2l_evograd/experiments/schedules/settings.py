@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.memory import check_memory
 from l2l_evograd.experiments.schedules.methods import (
     ETA,
     METHODS,
@@ -11,7 +12,13 @@ from l2l_evograd.experiments.schedules.methods import (
     first_whole_run,
     gradients_per_run,
 )
-from l2l_evograd.experiments.settings import Names, RunSettings, setting
+from l2l_evograd.experiments.settings import (
+    MOST_RATE,
+    MOST_SEEDS,
+    Names,
+    RunSettings,
+    setting,
+)
 
 NETWORKS = ("mlp", "conv")
 
@@ -38,18 +45,21 @@ class SchedulesSettings(RunSettings):
         least=1,
         identifies=False,
         may_change=True,
+        most=MOST_SEEDS,
     )
     fresh_seeds: int = setting(
         5,
         "Number of new runs, with new initial weights and batches, in which each found "
         "schedule is tested.",
         least=1,
+        most=10_000,
     )
     data: str | None = setting(
         None,
         "Folder with MNIST's files, or with the folders train and test, which have a "
         "folder for each class, or with CIFAR as torchvision writes it.",
         if_none="built-in digits",
+        path=True,
     )
     network: str = setting(
         "mlp",
@@ -62,35 +72,43 @@ class SchedulesSettings(RunSettings):
         "backward pass over one batch, a Hessian-vector product counts as 2.",
         least=1,
     )
-    steps: int = setting(200, "Number of steps of a training run.", least=1)
+    steps: int = setting(
+        200, "Number of steps of a training run.", least=1, most=100_000
+    )
     windows: int = setting(
         8,
         "Number of windows of the learned schedules; the steps of a window share one "
         "rate.",
         least=1,
+        most=1000,
     )
-    batch_size: int = setting(100, "Number of images in a batch.", least=1)
+    batch_size: int = setting(100, "Number of images in a batch.", least=1, most=10_000)
     momentum: float = setting(
-        0.9, "Momentum of all training runs; it is rounded to a multiple of 1/256."
+        0.9,
+        "Momentum of all training runs; it is rounded to a multiple of 1/256.",
+        most=1,
     )
     lr: float = setting(
         0.1,
         "Learning rate that greedy, fds and the reversible methods start with.",
         positive=True,
+        most=MOST_RATE,
     )
     lr_least: float = setting(
         1e-3,
         "Least learning rate of constant, cosine, dehb and random.",
         positive=True,
+        most=MOST_RATE,
     )
     lr_most: float = setting(
-        1.0, "Largest learning rate of all methods.", positive=True
+        1.0, "Largest learning rate of all methods.", positive=True, most=MOST_RATE
     )
     meta_lr: float = setting(
         0.1,
         "First step of sign descent, in units of the learning rate; Adam's learning "
         "rate in reversible-steps.",
         positive=True,
+        most=MOST_RATE,
     )
 
     def __post_init__(self) -> None:
@@ -128,6 +146,14 @@ class SchedulesSettings(RunSettings):
                     f"over: expected a budget of at least {least}, got {self.budget}; "
                     f"raise it, or lower steps or windows"
                 )
+
+    def check_machine(self) -> None:
+        """Refuse memory or paths that this machine does not have."""
+        super().check_machine()
+        check_memory(
+            8 * self.steps * self.batch_size,
+            f"the batches of a run (steps {self.steps}, batch_size {self.batch_size})",
+        )
 
     @property
     def rounded_momentum(self) -> float:

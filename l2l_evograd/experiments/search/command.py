@@ -10,7 +10,14 @@ from rich.console import Console
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.command import run_experiment
 from l2l_evograd.experiments.folder import SETTINGS
-from l2l_evograd.experiments.options import NotAnOption, as_command
+from l2l_evograd.experiments.options import (
+    GivenPath,
+    NotAnOption,
+    OutFolder,
+    as_command,
+)
+from l2l_evograd.experiments.paths import folder_to_write
+from l2l_evograd.experiments.sealed import exists
 from l2l_evograd.experiments.search.searched import Searched, searched_command
 from l2l_evograd.experiments.search.settings import SearchSettings
 from l2l_evograd.experiments.search.space import (
@@ -20,6 +27,7 @@ from l2l_evograd.experiments.search.space import (
     split_assignment,
 )
 from l2l_evograd.experiments.settings_file import override, read_settings
+from l2l_evograd.experiments.values import cut
 
 
 def search(
@@ -28,8 +36,8 @@ def search(
     *,
     space: list[str] | None = None,
     fixed: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    settings: Path | None = None,
-    out: Path | None = None,
+    settings: GivenPath | None = None,
+    out: OutFolder | None = None,
     resume: bool = False,
     overwrite: bool = False,
     console: Annotated[Console | None, NotAnOption] = None,
@@ -72,8 +80,9 @@ def search(
     name = own.get("experiment")
     if out is None:
         out = Path("runs") / f"search-{searched_command(name).settings.command}"
-    if name is None and resume and (out.expanduser() / SETTINGS).exists():
-        name = SearchSettings.from_file(out.expanduser()).experiment
+    out = folder_to_write(out)
+    if name is None and resume and exists(out / SETTINGS):
+        name = SearchSettings.from_file(out).experiment
     searched = searched_command(name)
     if space:
         own["space"] = _space(searched, space)
@@ -97,7 +106,9 @@ def _space(searched: Searched, texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, rest = split_assignment("--space", text, form)
         if name in found:
-            raise InputError(f"expected --space once for {name}, got it again: {text}")
+            raise InputError(
+                f"expected --space once for {name}, got it again: {cut(text)}"
+            )
         found[name] = range_text(parse_range(searched.settings, name, rest))
     return found
 

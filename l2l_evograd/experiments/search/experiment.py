@@ -12,7 +12,8 @@ from rich.table import Table
 
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.experiment import Experiment, say
-from l2l_evograd.experiments.folder import BEST, SEARCH, SEARCHES, write_json
+from l2l_evograd.experiments.files import write_json
+from l2l_evograd.experiments.folder import BEST, SEARCH, SEARCHES
 from l2l_evograd.experiments.progress import progress_bar
 from l2l_evograd.experiments.results import RunResults, finite_or_none
 from l2l_evograd.experiments.search.pictures import draw_search
@@ -82,10 +83,16 @@ class SearchExperiment(Experiment[SearchSettings]):
             write_json(self.out / BEST, self.problem.best_settings(best["best"]))
         return results
 
+    def data(self) -> Sequence[Any]:
+        """Return a fingerprint of the data of the trainings."""
+        first = self.problem.settings({}, self.problem.high, 0)
+        return [self.problem.experiment(first, self.problem.folder).fingerprint]
+
     def results(self) -> RunResults:
         """Return the results that are in the folder so far."""
         problem = self.problem
         about = {
+            "fingerprint": self.fingerprint,
             "command": problem.command,
             "method": problem.method,
             "space": {name: range_text(v) for name, v in problem.space.items()},

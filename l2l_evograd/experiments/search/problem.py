@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from l2l_evograd.checks import InputError, NotFiniteError
+from l2l_evograd.experiments.deterministic import deterministic
 from l2l_evograd.experiments.search.searched import (
     SEARCHED,
     Searched,
@@ -59,7 +60,10 @@ class Problem:
         """
         settings = self.settings(config, fidelity, seed)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=self.folder) as folder:
+        with (
+            TemporaryDirectory(dir=self.folder) as folder,
+            deterministic(settings.deterministic),
+        ):
             experiment = self.experiment(settings, Path(folder))
             try:
                 start = experiment.start(seed)
@@ -171,6 +175,8 @@ def make_problem(settings: SearchSettings, folder: Path) -> Problem:
         )
     fixed = {n: value for n, value in fixed.items() if n not in _OWN}
     fixed["methods"] = methods
+    if settings.deterministic:
+        fixed["deterministic"] = True
     high = fixed.pop(name, None) or searched.usual_fidelity
     others = [n for pair in kind.exclusive for n in pair if name in pair and n != name]
     given = [n for n in others if fixed.get(n) is not None]

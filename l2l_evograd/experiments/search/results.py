@@ -14,6 +14,17 @@ DEFAULT = "default"
 class SearchResults(RunResults):
     """The results of a run so far, stored in ``results.json``."""
 
+    entries = {
+        "best": "object?",
+        "default": "object",
+        "searched_loss": "number?",
+        "losses": "list",
+        "default_losses": "list",
+        "spent": "number",
+        "seconds": "number",
+        "evaluations": "list",
+    }
+
     def summary(self) -> list[dict[str, Any]]:
         """Return one row for the default settings, and one for each search method.
 

@@ -3,8 +3,14 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from l2l_evograd.experiments.memory import GIB, check_memory
 from l2l_evograd.experiments.options import NotAnOption
-from l2l_evograd.experiments.settings import Names, RunSettings, setting
+from l2l_evograd.experiments.settings import (
+    MOST_SEEDS,
+    Names,
+    RunSettings,
+    setting,
+)
 from l2l_evograd.search import METHODS
 
 
@@ -27,6 +33,7 @@ class SearchSettings(RunSettings):
         least=1,
         identifies=False,
         may_change=True,
+        most=MOST_SEEDS,
     )
     experiment: Annotated[str | None, NotAnOption] = setting(
         None, "Command whose settings are searched."
@@ -54,16 +61,28 @@ class SearchSettings(RunSettings):
         "Factor between the lengths of the trainings; the best 1/eta of the settings "
         "are trained longer.",
         least=2,
+        most=1000,
     )
     fresh_seeds: int = setting(
         3,
         "Number of fresh seeds, which no search saw, on which the found settings are "
         "compared with the command's defaults.",
         least=1,
+        most=1000,
     )
     workers: int = setting(
         1,
         "Number of processes that train at the same time. Another number is another "
         "search, because less is known when a training starts.",
         least=1,
+        most=256,
     )
+
+    def check_machine(self) -> None:
+        """Refuse more processes than the memory of this machine is enough for."""
+        super().check_machine()
+        if self.workers > 1:
+            check_memory(
+                self.workers * GIB / 4,
+                f"{self.workers} processes, each of which loads torch (--workers)",
+            )

@@ -11,9 +11,13 @@ from typing import Any, get_type_hints
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.settings import RunSettings, kind_of
 from l2l_evograd.experiments.settings_file import check_names, override
+from l2l_evograd.experiments.values import cut, number, shown, whole_number
 
 # Largest number of corners of a space that are checked.
 _CORNERS = 4096
+
+# Largest number of values in a list.
+_VALUES = 1000
 
 
 def parse_value(kind: type[RunSettings], name: str, text: str) -> Any:
@@ -28,12 +32,14 @@ def parse_value(kind: type[RunSettings], name: str, text: str) -> Any:
     try:
         if wanted is bool:
             return {"true": True, "false": False}[text.lower()]
-        if wanted in (int, float):
-            return wanted(text)
+        if wanted is int:
+            return whole_number(text)
+        if wanted is float:
+            return number(text)
     except (KeyError, ValueError):
         expected = {bool: "true or false", int: "a whole number", float: "a number"}
         raise InputError(
-            f"expected {name} to be {expected[wanted]}, got {text!r}"
+            f"expected {name} to be {expected[wanted]}, got {shown(text)}"
         ) from None
     return text if wanted is str else tuple(part.strip() for part in text.split(","))
 
@@ -56,7 +62,7 @@ def split_assignment(option: str, text: str, form: str) -> tuple[str, str]:
     """
     name, sign, rest = (part.strip() for part in text.partition("="))
     if not (name and sign and rest):
-        raise InputError(f"expected {option} {form}, got {text!r}")
+        raise InputError(f"expected {option} {form}, got {shown(text)}")
     return name.replace("-", "_"), rest
 
 
@@ -80,22 +86,27 @@ def parse_range(kind: type[RunSettings], name: str, text: str) -> Any:
         check_names(kind, [name])
         if kind_of(get_type_hints(kind)[name])[0] is tuple:
             raise InputError(f"expected --space with single values, got {name}")
-        values = [parse_value(kind, name, part) for part in text.split(",")]
+        parts = text.split(",")
+        if len(parts) > _VALUES:
+            raise InputError(
+                f"expected at most {_VALUES} values of {name}, got {len(parts):,}"
+            )
+        values = [parse_value(kind, name, part) for part in parts]
         if len(set(values)) < len(values):
-            raise InputError(f"expected each value of {name} once, got {text}")
+            raise InputError(f"expected each value of {name} once, got {cut(text)}")
         return values
     high, colon, scale = rest.partition(":")
     ends = parse_value(kind, name, low), parse_value(kind, name, high)
     if type(ends[0]) not in (int, float):
         raise InputError(
-            f"expected a list of values of {name}, such as A,B, got {text}"
+            f"expected a list of values of {name}, such as A,B, got {cut(text)}"
         )
     if colon and scale.strip() != "log":
-        raise InputError(f"expected {name}=LOW..HIGH:log, got {name}={text}")
+        raise InputError(f"expected {name}=LOW..HIGH:log, got {name}={cut(text)}")
     if not ends[0] < ends[1] or (colon and ends[0] <= 0):
         positive = " and LOW above 0" if colon else ""
         raise InputError(
-            f"expected {name}=LOW..HIGH with LOW < HIGH{positive}, got {text}"
+            f"expected {name}=LOW..HIGH with LOW < HIGH{positive}, got {cut(text)}"
         )
     return (*ends, "log") if colon else ends
 

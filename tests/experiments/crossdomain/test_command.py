@@ -2,8 +2,10 @@ import json
 
 import pytest
 from photographs import make_domain
+from written import edit
 
 from l2l_evograd import cli
+from l2l_evograd.experiments.sealed import remove
 
 TINY = [
     *("crossdomain", "--image-size", "16", "--ways", "2", "--shots", "1"),
@@ -31,6 +33,7 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
     names = {path.name for path in out.iterdir()}
     assert names == {
         *("settings.json", "results.json", "accuracy.png", "episodes.png"),
+        *("settings.previous.json", "results.previous.json"),
         *("strengths.png", "features.png", "checkpoints", "logs"),
     }
     said = capsys.readouterr().out
@@ -99,10 +102,8 @@ def test_of_several_unseen_domains_the_last_is_checked_before_the_first_runs(
 def test_a_checkpoint_of_another_model_is_one_line(small, tmp_path, capsys):
     out = tmp_path / "run"
     assert cli.main([*small, "--out", str(out)]) == 0
-    settings = json.loads((out / "settings.json").read_text())
-    settings["head"] = "gnn"
-    (out / "settings.json").write_text(json.dumps(settings))
-    (out / "results.json").unlink()
+    edit(out / "settings.json", head="gnn")
+    remove(out / "results.json")
     capsys.readouterr()
     assert cli.main(["crossdomain", "--resume", "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -118,10 +119,8 @@ def test_a_checkpoint_of_other_start_strengths_is_one_line(
     option = f"--{name.replace('_', '-')}"
     assert cli.main(["crossdomain", "--resume", option, "1", "--out", str(out)]) == 2
     assert f"expected {option} 0." in capsys.readouterr().err
-    settings = json.loads((out / "settings.json").read_text())
-    settings[name] = 1.5
-    (out / "settings.json").write_text(json.dumps(settings))
-    (out / "results.json").unlink()
+    edit(out / "settings.json", **{name: 1.5})
+    remove(out / "results.json")
     assert cli.main(["crossdomain", "--resume", "--out", str(out)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert name in line and "1.5 in this run" in line

@@ -78,7 +78,7 @@ def test_two_processes_stay_together(tmp_path, name):
     ("changes", "message"),
     [
         ({"devices": 0}, "devices to be a whole number of at least 1"),
-        ({"devices": 2, "device": "cpu:0"}, "run uses the first 2;"),
+        ({"devices": 2, "device": "cpu:0"}, "unknown device 'cpu:0'; choose"),
         ({"nodes": 2}, "torchrun to start the processes of 2 nodes"),
     ],
 )

@@ -6,6 +6,8 @@ from tiny import tiny_settings
 
 from l2l_evograd.experiments.crossdomain.results import CrossDomainResults
 
+SETTINGS = tiny_settings(methods=("none", "ft"), seeds=2, episodes=2)
+
 
 def run(seed: int, method: str, accuracies: list[float]) -> dict[str, object]:
     return {
@@ -19,7 +21,7 @@ def run(seed: int, method: str, accuracies: list[float]) -> dict[str, object]:
 
 
 def filled(out: Path, *runs: dict[str, object]) -> CrossDomainResults:
-    found = CrossDomainResults(out, tiny_settings(methods=("none", "ft"), seeds=2), {})
+    found = CrossDomainResults(out, SETTINGS, {})
     for one in runs:
         found.add(one)
     return found

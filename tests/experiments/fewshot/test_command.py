@@ -23,6 +23,7 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
     assert cli.main(tiny) == 0
     assert {path.name for path in out.iterdir()} == {
         *("settings.json", "results.json", "adaptation.png", "training.png"),
+        *("settings.previous.json", "results.previous.json"),
         *("checkpoints", "logs"),
     }
     printed = capsys.readouterr().out

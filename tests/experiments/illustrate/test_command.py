@@ -33,6 +33,7 @@ def by_call(x: float, lam: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     return result.gradients
 
 
+@pytest.mark.filterwarnings("ignore:the effective number of candidates")
 @pytest.mark.parametrize("count", problem.COUNTS)
 @pytest.mark.parametrize("lam", [0.1, 1.0, 2.0])
 def test_an_estimate_is_what_hypergradient_returns(count, lam):
@@ -147,7 +148,8 @@ def test_the_command_leaves_figures_and_pictures(tmp_path, capsys):
     assert cli.main(arguments) == 0
     names = {path.name for path in out.iterdir()}
     assert names == {
-        *("settings.json", "results.json", "estimates.png", "trajectories.png")
+        *("settings.json", "results.json", "estimates.png", "trajectories.png"),
+        "settings.previous.json",
     }
     assert "corr. with truth" in capsys.readouterr().out
     text = (out / "results.json").read_text()

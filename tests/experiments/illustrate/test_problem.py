@@ -60,6 +60,7 @@ def limit(lam):
 
 # N fixed beforehand: as many trials as the notebook's at K = 10, and half as many at
 # K = 100, where each costs ten times as much.
+@pytest.mark.filterwarnings("ignore:the effective number of candidates")
 @pytest.mark.parametrize("row", [5, 25, 49, 74, 99])
 @pytest.mark.parametrize(("count", "trials"), [(10, 100), (100, 50)])
 def test_the_stored_curve_is_met_within_four_standard_errors(row, count, trials):

@@ -15,6 +15,7 @@ def test_a_run_leaves_its_files_and_goes_on_from_them(tmp_path, capsys):
     assert cli.main([*TINY, "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {
         *("settings.json", "results.json", "accuracy.png", "samples.png"),
+        *("settings.previous.json", "results.previous.json"),
         *("checkpoints", "logs"),
     }
     printed = capsys.readouterr().out

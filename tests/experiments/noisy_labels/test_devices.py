@@ -68,7 +68,7 @@ def test_batches_that_cannot_be_shared_are_refused():
     [
         ({"devices": 0}, "devices to be a whole number of at least 1"),
         ({"devices": 3}, "3 devices can share equally, got 10; use 9"),
-        ({"devices": 2, "device": "cpu:0"}, "run uses the first 2;"),
+        ({"devices": 2, "device": "cpu:0"}, "unknown device 'cpu:0'; choose"),
     ],
 )
 def test_impossible_numbers_of_devices(changes, message):

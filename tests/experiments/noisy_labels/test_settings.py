@@ -1,8 +1,7 @@
-import json
-
 import pytest
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.folder import make_folder
 from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
 
 
@@ -25,8 +24,7 @@ def test_what_is_asked_for_stays():
 
 def test_settings_come_back_from_their_file(tmp_path):
     settings = NoisyLabelSettings(methods=("exact",), seeds=3).resolved()
-    text = json.dumps(settings.to_dict())
-    (tmp_path / "settings.json").write_text(text)
+    make_folder(tmp_path, "noisy-labels", settings.to_dict())
     assert NoisyLabelSettings.from_file(tmp_path) == settings
     assert list(settings.all_seeds) == [0, 1, 2]
     assert settings.different({"seeds": 2, "noise": "flip2"}) == ["seeds"]
@@ -47,7 +45,7 @@ def test_the_usual_methods_and_rate_depend_on_what_is_learned():
 @pytest.mark.parametrize("content", ["{", "[]", '{"noise": "flip"}'])
 def test_a_file_of_another_kind_is_refused(content: str, tmp_path):
     (tmp_path / "settings.json").write_text(content)
-    with pytest.raises(InputError, match="not JSON|an object|this version"):
+    with pytest.raises(InputError, match="not JSON|an object|no digest"):
         NoisyLabelSettings.from_file(tmp_path)
 
 

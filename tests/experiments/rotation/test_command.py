@@ -6,6 +6,7 @@ from idx import write_digits
 from rich.console import Console
 
 from l2l_evograd import cli
+from l2l_evograd.experiments.folder import read_settings
 from l2l_evograd.experiments.rotation.command import rotation
 
 
@@ -28,7 +29,8 @@ def test_a_run_leaves_its_files_and_takes_more_seeds(tiny, tmp_path, capsys):
     out = tmp_path / "run"
     assert cli.main(tiny) == 0
     assert {path.name for path in out.iterdir()} == {
-        *("settings.json", "results.json", "angle.png", "accuracy.png")
+        *("settings.json", "results.json", "angle.png", "accuracy.png"),
+        *("settings.previous.json", "results.previous.json"),
     }
     text = capsys.readouterr().out
     assert "turned by 30 degrees" in text and "guided" in text
@@ -69,7 +71,7 @@ class InterruptedAt(Console):
 
 def test_an_interrupted_run_ends_as_one_that_was_not(tiny, tmp_path):
     assert cli.main(tiny) == 0
-    given = json.loads((tmp_path / "run" / "settings.json").read_text())
+    _, given = read_settings(tmp_path / "run")
     out = tmp_path / "a run"
     with pytest.raises(KeyboardInterrupt) as interrupt:
         rotation(given, out=out, console=InterruptedAt("guided:"))
@@ -124,7 +126,7 @@ def test_a_run_of_another_kind_is_not_gone_on_with(tmp_path, capsys):
     settings.write_text('{"trials": 100, "seed": 0}')
     arguments = ["rotation", "--resume", "--out", str(tmp_path)]
     assert cli.main(arguments) == 2
-    assert "the settings of a rotation run" in capsys.readouterr().err
+    assert "settings.json has no digest" in capsys.readouterr().err
     settings.write_text("{")
     assert cli.main(arguments) == 2
     assert "settings.json is not JSON" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from idx import write_digits
 from rich.console import Console
 
 from l2l_evograd import cli
+from l2l_evograd.experiments.folder import read_settings
 from l2l_evograd.experiments.schedules.command import schedules
 from l2l_evograd.experiments.schedules.problem import Problem
 
@@ -38,7 +39,8 @@ def test_a_run_leaves_its_files_and_takes_more_seeds(tiny, tmp_path, capsys):
     out = tmp_path / "run"
     assert cli.main(tiny) == 0
     assert {path.name for path in out.iterdir()} == {
-        *("settings.json", "results.json", "schedules.png", "training.png")
+        *("settings.json", "results.json", "schedules.png", "training.png"),
+        *("settings.previous.json", "results.previous.json"),
     }
     text = capsys.readouterr().out
     assert "24 training, 12 validation and 24 test images" in text
@@ -75,7 +77,7 @@ class InterruptedAt(Console):
 
 def test_an_interrupted_run_ends_as_one_that_was_not(tiny, tmp_path):
     assert cli.main(tiny) == 0
-    given = json.loads((tmp_path / "run" / "settings.json").read_text())
+    _, given = read_settings(tmp_path / "run")
     out = tmp_path / "another"
     with pytest.raises(KeyboardInterrupt, match="l2l-evograd schedules --resume"):
         schedules(given, out=out, console=InterruptedAt("reversible:"))

@@ -186,7 +186,7 @@ def test_runs_that_diverge_never_win(method, fragile):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_search_in_which_every_run_diverges_ends_without_a_schedule(method, fragile):
     library_of(method)
-    made = fragile(lr=1e6, lr_least=1e6, lr_most=1.1e6, meta_lr=0.1)
+    made = fragile(lr=9e5, lr_least=9e5, lr_most=1e6, meta_lr=0.1)
     found = find_schedule(made, method, 0)
     assert found["schedule"] is None and found["searched_loss"] is None
     assert found["fresh"] == [None, None] and found["curve"] == []

@@ -1,5 +1,6 @@
 """Runs of ``l2l-evograd crossdomain``, read from their folders and compared."""
 
+import copy
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,9 @@ from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.crossdomain.methods import METHODS
 from l2l_evograd.experiments.crossdomain.results import CrossDomainResults
 from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
-from l2l_evograd.experiments.folder import RESULTS, SETTINGS, read_object
+from l2l_evograd.experiments.folder import RESULTS, SETTINGS
+from l2l_evograd.experiments.paths import expanded
+from l2l_evograd.experiments.sealed import exists, last_good, read_sealed
 
 # The settings that name a comparison.
 KEY = ("ways", "shots", "head", "backbone", "image_size", "iterations")
@@ -100,7 +103,7 @@ def gather(folders: Iterable[Path]) -> list[GatheredRun]:
     """
     different: dict[Path, Path] = {}
     for folder in folders:
-        for run in _runs_below(folder.expanduser()):
+        for run in _runs_below(expanded(folder, "folders")):
             different.setdefault(run.resolve(), run)
     return [read_run(run) for run in different.values()]
 
@@ -113,20 +116,30 @@ def read_run(folder: Path) -> GatheredRun:
             another command or another version made the run, or if a file is damaged.
     """
     for name, lack in ((SETTINGS, "no run"), (RESULTS, "no results yet")):
-        if not (folder / name).is_file():
+        if not exists(folder / name):
             raise InputError(
                 f"{folder} contains {lack}: {folder / name} does not exist; name "
                 f"folders that crossdomain has written to (its --out)"
             )
-    written = read_object(folder / SETTINGS)
-    settings = _settings(folder, written)
-    content = read_object(folder / RESULTS)
-    _check_results(folder / RESULTS, content, settings)
+    settings = CrossDomainSettings.from_file(folder)
+    _, _, damage = last_good(folder / RESULTS, read_sealed)
+    if damage:  # the state before it has fewer results
+        raise InputError(
+            f"{damage}; mend it with l2l-evograd crossdomain --resume, or leave "
+            f"{folder} out"
+        )
+    results = CrossDomainResults(folder, settings, {})
+    domains = results.top.get("domains")
+    seen = domains.get("seen") if isinstance(domains, dict) else None
+    if not (isinstance(seen, list) and all(isinstance(name, str) for name in seen)):
+        raise InputError(
+            f"expected the seen domains in {folder / RESULTS} to be a list of names, "
+            f"got {seen}; repeat the run, or leave it out"
+        )
+    if not results.runs:
+        raise InputError(f"{folder / RESULTS} has no results; leave {folder} out")
     return GatheredRun(
-        folder,
-        settings,
-        tuple(sorted({*content["domains"]["seen"], settings.unseen})),
-        CrossDomainResults(folder, settings, {}),
+        folder, settings, tuple(sorted({*seen, settings.unseen})), results
     )
 
 
@@ -164,64 +177,10 @@ def compare(runs: Sequence[GatheredRun]) -> list[Comparison]:
 
 def _runs_below(folder: Path) -> list[Path]:
     """Return the folder itself if it is of a run, else the folders of runs in it."""
-    if (folder / SETTINGS).exists():
+    if exists(folder / SETTINGS):
         return [folder]
     inside = sorted(path.parent for path in folder.glob(f"*/{RESULTS}"))
-    return [run for run in inside if (run / SETTINGS).exists()] or [folder]
-
-
-def _settings(folder: Path, written: Mapping[str, Any]) -> CrossDomainSettings:
-    """Return the settings of a run."""
-    if "unseen" not in written:
-        raise InputError(
-            f"expected {folder} to contain a run of crossdomain, got a run of another "
-            f"command; leave it out"
-        )
-    try:
-        return CrossDomainSettings.from_dict(written)
-    except InputError as error:
-        raise InputError(f"cannot read {folder / SETTINGS}: {error}") from error
-
-
-def _check_results(
-    path: Path, content: Mapping[str, Any], settings: CrossDomainSettings
-) -> None:
-    """Refuse results that this version of crossdomain has not written."""
-    domains, runs = content.get("domains"), content.get("runs")
-    if not (isinstance(domains, dict) and _is_list_of(str, domains.get("seen"))):
-        wrong = "its seen domains are not a list of names"
-    elif not (isinstance(runs, list) and runs):
-        wrong = "it has no runs"
-    else:
-        bad = [number for number, run in enumerate(runs) if not _is_run(run, settings)]
-        if not bad:
-            return
-        wrong = f"entry {bad[0]} of its runs lacks a result or has one of another type"
-    raise InputError(
-        f"expected {path} to contain the results that this version of crossdomain "
-        f"writes, but {wrong}; repeat the run, or leave it out"
-    )
-
-
-def _is_run(run: object, settings: CrossDomainSettings) -> bool:
-    """Return whether an entry has the results of a method of these settings."""
-    if not isinstance(run, dict):
-        return False
-    accuracy, accuracies = run.get("accuracy"), run.get("accuracies")
-    return (
-        isinstance(run.get("seed"), int)
-        and run.get("method") in settings.methods
-        and isinstance(accuracy, dict)
-        and isinstance(accuracy.get("mean"), int | float)
-        and _is_list_of((int, float), accuracies)
-        and len(accuracies or ()) == settings.episodes
-        and isinstance(run.get("seconds_per_iteration"), int | float)
-        and isinstance(run.get("peak_memory_bytes"), int | float)
-    )
-
-
-def _is_list_of(kind: type | tuple[type, ...], value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(one, kind) for one in value)
+    return [run for run in inside if exists(run / SETTINGS)] or [folder]
 
 
 def _rows(runs: Sequence[GatheredRun]) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
@@ -234,11 +193,8 @@ def _rows(runs: Sequence[GatheredRun]) -> Mapping[str, Mapping[str, Mapping[str,
     for domain, group in sorted(by_domain.items()):
         asked = {method for run in group for method in run.settings.methods}
         methods = tuple(method for method in METHODS if method in asked)
-        together = CrossDomainResults(
-            group[0].folder,
-            dataclasses.replace(group[0].settings, methods=methods),
-            {},
-        )
+        together = copy.copy(group[0].results)
+        together.settings = dataclasses.replace(group[0].settings, methods=methods)
         together.runs = [figures for run in group for figures in run.results.runs]
         rows[domain] = {row["method"]: row for row in together.summary()}
     return rows

@@ -13,18 +13,20 @@ from l2l_evograd.experiments.crossdomain.report.aggregate import (
 )
 from l2l_evograd.experiments.crossdomain.report.markdown import report_text, titles_of
 from l2l_evograd.experiments.experiment import say
-from l2l_evograd.experiments.folder import check_writable, write_text
-from l2l_evograd.experiments.options import NotAnOption
+from l2l_evograd.experiments.files import disk_errors, write_text
+from l2l_evograd.experiments.options import GivenPaths, NotAnOption, OutFolder
+from l2l_evograd.experiments.paths import folder_to_write
+from l2l_evograd.lock import locked
 
 REPORT = "report.md"
 DOMAINS = "domains.png"
 
 
 def report(
-    folders: list[Path],
+    folders: GivenPaths,
     /,
     *,
-    to: Path = Path("report"),
+    to: OutFolder = Path("report"),
     console: Annotated[Console | None, NotAnOption] = None,
 ) -> list[Comparison]:
     """Combine runs of crossdomain in one Markdown report with a picture.
@@ -49,21 +51,15 @@ def report(
     """
     from l2l_evograd.experiments.crossdomain.report.domains_picture import draw_domains
 
-    to = to.expanduser()
+    to = folder_to_write(to, "--to")
     runs = gather(folders)
     if not runs:
         raise InputError("expected the folder of at least one run, got none")
     comparisons = compare(runs)
     text = report_text(comparisons, to, DOMAINS)
-    check_writable(to, "--to")
-    try:
-        to.mkdir(parents=True, exist_ok=True)
+    with locked(to, "--to"), disk_errors(to, "choose another folder with --to"):
         draw_domains(comparisons, titles_of(comparisons), to / DOMAINS)
         write_text(to / REPORT, text)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {to} ({error.strerror}); choose another folder with --to"
-        ) from error
     unfinished = sum(bool(run.missing) for run in runs)
     say(
         console or Console(),

@@ -11,8 +11,10 @@ from l2l_evograd.experiments.crossdomain.report.aggregate import (
     gather,
     read_run,
 )
+from l2l_evograd.experiments.folder import make_folder
 from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
 from l2l_evograd.experiments.rotation.settings import RotationSettings
+from l2l_evograd.experiments.sealed import previous, remove
 
 ONE = {(0, "none"): [0.5, 0.7], (0, "lft-exact"): [0.6, 0.9]}
 
@@ -34,7 +36,7 @@ def test_the_same_folder_counts_once(tmp_path):
 def test_a_folder_of_runs_stands_for_those_that_have_results(tmp_path):
     for name in ("cub", "cars", "later"):
         written_run(tmp_path / "all" / name, ONE, unseen=name)
-    (tmp_path / "all" / "later" / "results.json").unlink()
+    remove(tmp_path / "all" / "later" / "results.json")
     (tmp_path / "all" / "notes").mkdir()
     runs = gather([tmp_path / "all", tmp_path / "all" / "cub"])
     assert [run.folder.name for run in runs] == ["cars", "cub"]
@@ -43,8 +45,7 @@ def test_a_folder_of_runs_stands_for_those_that_have_results(tmp_path):
 
 
 def test_the_devices_and_machines_of_a_run_need_not_be_here(tmp_path):
-    written_run(tmp_path, ONE)
-    edit(tmp_path / "settings.json", device="cuda:7", devices=8, nodes=4)
+    written_run(tmp_path, ONE, device="cuda:7", devices=8, nodes=4)
     run = read_run(tmp_path)
     assert run.device == "cuda" and run.identity()["nodes"] == 4
 
@@ -97,8 +98,11 @@ def test_runs_with_other_settings_are_kept_apart_and_the_settings_named(
 
 
 def test_runs_on_another_kind_of_device_are_kept_apart(tmp_path):
-    folders = [written_run(tmp_path / name, ONE) for name in "ab"]
-    edit(folders[1] / "settings.json", device="cuda")
+    devices = {"a": "cpu", "b": "cuda"}
+    folders = [
+        written_run(tmp_path / name, ONE, device=device)
+        for name, device in devices.items()
+    ]
     first, second = compare(gather(folders))
     assert (first.differing, second.differing) == (
         {"device": "cpu"},
@@ -126,7 +130,7 @@ def test_the_same_seed_twice_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["settings.json", "results.json"])
 def test_a_folder_without_a_run_is_named(name: str, tmp_path: Path):
     folder = written_run(tmp_path / "a", ONE)
-    (folder / name).unlink()
+    remove(folder / name)
     with pytest.raises(InputError, match=f"a contains no .*{name} does not exist"):
         gather([folder])
     with pytest.raises(InputError, match="b contains no run"):
@@ -134,19 +138,19 @@ def test_a_folder_without_a_run_is_named(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("command", "settings"),
     [
-        NoisyLabelSettings().to_dict(),
-        RotationSettings().to_dict(),
-        {"trials": 100, "seed": 0},
+        ("noisy-labels", NoisyLabelSettings().to_dict()),
+        ("rotation", RotationSettings().to_dict()),
+        ("illustrate", {"trials": 100, "seed": 0}),
     ],
 )
-def test_runs_of_other_commands_are_refused(settings: dict[str, Any], tmp_path: Path):
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
+def test_runs_of_other_commands_are_refused(
+    command: str, settings: dict[str, Any], tmp_path: Path
+):
+    make_folder(tmp_path, command, settings)
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(
-        InputError, match="to contain a run of crossdomain, got a run of ano"
-    ):
+    with pytest.raises(InputError, match=f"of crossdomain, got settings of {command}"):
         read_run(tmp_path)
 
 
@@ -164,6 +168,9 @@ def test_a_damaged_file_is_refused(tmp_path):
     written_run(tmp_path, ONE)
     whole = (tmp_path / "results.json").read_text()
     (tmp_path / "results.json").write_text(whole[:-20])
+    with pytest.raises(InputError, match="is not JSON: .*; mend it with .* --resume"):
+        read_run(tmp_path)  # the generation before has fewer results
+    previous(tmp_path / "results.json").write_text(whole[:-20])
     with pytest.raises(InputError, match="results.json is not JSON"):
         read_run(tmp_path)
 
@@ -171,11 +178,11 @@ def test_a_damaged_file_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "wrong"),
     [
-        ({"domains": None}, "seen domains are not a list of names"),
-        ({"domains": {"seen": [1]}}, "seen domains are not a list of names"),
-        ({"runs": []}, "it has no runs"),
-        ({"runs": {}}, "it has no runs"),
-        ({"runs": [7]}, "entry 0 of its runs lacks a result"),
+        ({"domains": None}, "seen domains in .* to be a list of names, got None"),
+        ({"domains": {"seen": [1]}}, "domains in .* to be a list of names, got"),
+        ({"runs": []}, "results.json has no results; leave"),
+        ({"runs": {}}, "results.json to be a list of objects, got {}"),
+        ({"runs": [7]}, r"results.json to be a list of objects, got \[7\]"),
     ],
 )
 def test_results_of_another_version_are_refused(
@@ -183,27 +190,37 @@ def test_results_of_another_version_are_refused(
 ):
     written_run(tmp_path, ONE)
     edit(tmp_path / "results.json", **changes)
-    with pytest.raises(InputError, match=f"results.json to contain .* but .*{wrong}"):
+    with pytest.raises(InputError, match=wrong):
         read_run(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("name", "value", "wrong"),
     [
-        ("seed", None),
-        ("method", "maml"),
-        ("accuracy", 0.5),
-        ("accuracy", {}),
-        ("accuracies", [0.5]),
-        ("accuracies", [0.5, "0.7"]),
-        ("seconds_per_iteration", None),
-        ("peak_memory_bytes", "much"),
+        ("seed", None, "'seed' in entry 2 of .* kind 'number', got None"),
+        ("method", "maml", "an entry for seed 0, method maml that is not of this"),
+        ("accuracy", 0.5, "'accuracy' in entry 2 .* kind 'object', got 0.5"),
+        ("accuracy", {}, "2 accuracies and their mean, got 2 and {}"),
+        ("accuracies", [0.5], "2 accuracies and their mean, got 1 and"),
+        ("accuracies", [0.5, "0.7"], "kind 'numbers', got"),
+        ("seconds_per_iteration", None, "kind 'number', got None"),
+        ("peak_memory_bytes", "much", "kind 'number', got 'much'"),
     ],
 )
-def test_an_entry_with_another_figure_is_refused(name: str, value: Any, tmp_path: Path):
+def test_an_entry_with_another_figure_is_refused(
+    name: str, value: Any, wrong: str, tmp_path: Path
+):
     written_run(tmp_path, ONE)
     runs = json.loads((tmp_path / "results.json").read_text())["runs"]
     runs[1][name] = value
     edit(tmp_path / "results.json", runs=runs)
-    with pytest.raises(InputError, match="entry 1 of its runs lacks a result"):
+    with pytest.raises(InputError, match=wrong):
+        read_run(tmp_path)
+
+
+def test_two_entries_of_the_same_are_refused(tmp_path):
+    written_run(tmp_path, ONE)
+    runs = json.loads((tmp_path / "results.json").read_text())["runs"]
+    edit(tmp_path / "results.json", runs=[*runs, runs[0]])
+    with pytest.raises(InputError, match="one entry for seed 0, method none in"):
         read_run(tmp_path)

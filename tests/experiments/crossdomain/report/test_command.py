@@ -1,4 +1,3 @@
-import os
 import resource
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from written import edit, summary, written_run
 from l2l_evograd import cli
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.crossdomain.report.command import report
+from l2l_evograd.experiments.sealed import previous, remove
 
 
 def test_a_real_run_is_gathered_from_the_command_line(tmp_path, capsys):
@@ -37,20 +37,26 @@ def test_a_partial_run_says_so(tmp_path):
     assert "1 run, 1 not finished" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def damage(run: Path) -> None:
+    for path in (run / "results.json", previous(run / "results.json")):
+        path.write_text("{")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda run: os.remove(run / "results.json"), "contains no results yet"),
-        (lambda run: (run / "results.json").write_text("{"), "is not JSON"),
+        (lambda run: remove(run / "results.json"), "contains no results yet"),
+        (damage, "is not JSON"),
         (lambda run: edit(run / "settings.json", more=1), "in more; start a new run"),
-        (lambda run: edit(run / "results.json", runs=[]), "but it has no runs"),
+        (lambda run: edit(run / "settings.json", lr=1.0), "belongs to another run: lr"),
+        (lambda run: edit(run / "results.json", runs=[]), "has no results; leave"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
     spoil: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    good, bad = (written_run(tmp_path / name, ONE) for name in ("good", "bad"))
-    edit(bad / "settings.json", seed=1)
+    good = written_run(tmp_path / "good", ONE)
+    bad = written_run(tmp_path / "bad", {(1, "none"): [0.3, 0.5]}, seed=1)
     spoil(bad)
     to = tmp_path / "out"
     assert cli.main(["report", str(good), str(bad), "--to", str(to)]) == 2

@@ -8,7 +8,7 @@ from tiny import tiny_settings
 from l2l_evograd.experiments.crossdomain.training.reuse_pretrained import (
     reuse_pretrained,
 )
-from l2l_evograd.experiments.folder import write_json
+from l2l_evograd.experiments.folder import make_folder
 
 NAMES = ("print", "sketch", "texture-like")
 
@@ -19,7 +19,7 @@ def settings_of(**changes: Any):
 
 def lender(folder, text: str, **changes: Any):
     (folder / "checkpoints").mkdir(parents=True)
-    write_json(folder / "settings.json", settings_of(**changes).to_dict())
+    make_folder(folder, "crossdomain", settings_of(**changes).to_dict())
     for name in ("0-pretrain.ckpt", "1-pretrain.ckpt", "0-none.ckpt"):
         (folder / "checkpoints" / name).write_text(text)
     return folder
