@@ -19,7 +19,11 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def interrupts_as_before():
-    """Lightning leaves Ctrl-C ignored where it has seen one, for all tests to come."""
-    before = signal.getsignal(signal.SIGINT)
+    """Let every test begin with Ctrl-C as a terminal leaves it.
+
+    Shells ignore it in what they run in the background, and Lightning leaves it ignored
+    where it has seen one.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,10 @@ def fitted(
         enable_model_summary=False,
         callbacks=[Kept(folder, kept)],
     )
-    trainer.fit(module)
+    with warnings.catch_warnings():
+        # Two candidates often differ by more than the temperature.
+        warnings.filterwarnings("ignore", "the effective number of candidates")
+        trainer.fit(module)
     return [torch.load(folder / f"{devices}-{rank}.pt") for rank in range(devices)]
 
 

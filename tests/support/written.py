@@ -8,6 +8,7 @@ from typing import Any
 from l2l_evograd.experiments.crossdomain.results import CrossDomainResults
 from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
 from l2l_evograd.experiments.folder import make_folder
+from l2l_evograd.experiments.sealed import previous, read_sealed, write_sealed
 
 DOMAINS = ("cars", "cub", "mini")
 
@@ -30,7 +31,7 @@ def written_run(
         **changes,
     }
     settings = CrossDomainSettings(**values)
-    make_folder(folder, settings.to_dict())
+    make_folder(folder, settings.command, settings.to_dict())
     seen = [name for name in DOMAINS if name != settings.unseen]
     about = {"domains": {"unseen": settings.unseen, "base": "mini", "seen": seen}}
     results = CrossDomainResults(folder, settings, about)
@@ -49,8 +50,9 @@ def written_run(
 
 
 def edit(path: Path, **changes: Any) -> None:
-    """Change some of what a JSON file holds."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Change some of what a JSON file holds, as if it had been written so."""
+    write_sealed(path, {**read_sealed(path), **changes})
+    previous(path).unlink()
 
 
 def summary(folder: Path) -> dict[str, dict[str, Any]]:

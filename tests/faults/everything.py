@@ -1,0 +1,108 @@
+"""Does every kind of fault many times, and writes a table of what came of it.
+
+    uv run python tests/faults/everything.py --times 30
+    uv run python tests/faults/everything.py --times 300 --family images
+
+The table goes to docs/faults.md, and its figures to docs/faults.json. Families that
+were not chosen keep their figures. Each fault that was not stood is printed with its
+seed, with which it can be done again; the exit code is then 1.
+"""
+
+import argparse
+import collections
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "tests" / "faults")]
+
+import torch  # noqa: E402
+from faulty import OUTCOMES, tried  # noqa: E402
+from rich.progress import track  # noqa: E402
+
+FAMILIES = {
+    "signals": "Signals at random moments",
+    "state": "State of a run that is resumed",
+    "disk": "Disks and folders",
+    "command_lines": "Command lines",
+    "settings_files": "Settings files",
+    "run_reports": "Runs that report reads",
+    "file_lists": "File lists",
+    "images": "Images",
+    "archives": "Archives",
+    "library_calls": "Calls of the library",
+}
+NOT_STOOD = "not stood"
+
+
+def count(family: str, times: int, first: int) -> dict[str, dict[str, int]]:
+    """Return how often each kind of fault came to each outcome."""
+    kinds = importlib.import_module(family).KINDS
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+
+        def empty() -> Path:
+            for old in Path(folder).iterdir():
+                shutil.rmtree(old, ignore_errors=True)
+            return Path(tempfile.mkdtemp(dir=folder))
+
+        found = tried(kinds, times, first, empty)
+        counts: dict[str, collections.Counter[str]] = {}
+        for kind, seed, outcome in track(found, family, total=len(kinds) * times):
+            stood = isinstance(outcome, str)
+            name = outcome if stood else NOT_STOOD
+            counts.setdefault(kind, collections.Counter())[name] += 1
+            if not stood:
+                print(f"{family}, {kind!r}, seed {seed}: {outcome}", flush=True)
+    return {kind: dict(own) for kind, own in counts.items()}
+
+
+def table(figures: dict[str, dict[str, dict[str, int]]]) -> str:
+    """Return the figures as Markdown."""
+    columns = (*OUTCOMES, NOT_STOOD)
+    lines = [
+        "# Faults tried, and what came of them",
+        "",
+        "Made by `uv run python tests/faults/everything.py`. The columns are explained",
+        "in [reliability.md](reliability.md).",
+    ]
+    for family, title in FAMILIES.items():
+        if family not in figures:
+            continue
+        lines += ["", f"## {title}", ""]
+        lines.append(f"| fault | times | {' | '.join(columns)} |")
+        lines.append("|---|" + "---:|" * (1 + len(columns)))
+        for kind, own in figures[family].items():
+            cells = [str(own.get(name, "")) for name in columns]
+            lines.append(f"| {kind} | {sum(own.values())} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--times", type=int, default=30, help="seeds for each kind")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--family", choices=FAMILIES, action="append")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    path = options.out / "faults.json"
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    failed = False
+    for family in options.family or FAMILIES:
+        began = time.monotonic()
+        figures[family] = count(family, options.times, options.first)
+        failed |= any(NOT_STOOD in own for own in figures[family].values())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(figures, indent=2) + "\n")
+        (options.out / "faults.md").write_text(table(figures))
+        print(f"{family}: {time.monotonic() - began:.0f} s", flush=True)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

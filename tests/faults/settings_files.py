@@ -1,0 +1,211 @@
+"""Settings files, for the option ``--settings``, that are damaged, odd, or no files.
+
+As in :mod:`command_lines`, the data are missing, so that nothing is trained. A wrong
+file has to be refused by name; an odd one that is right is compared with a run.
+"""
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+from damage import WAYS
+from faulty import HARMLESS, REFUSED, Family, Fault, check_refused, ended
+from right_lines import NOWHERE, Line, right_line, settings_of_type
+
+from l2l_evograd.experiments.folder import make_folder
+
+_FILE = "best.json"
+
+_ODD: tuple[Any, ...] = (
+    *(True, False, -1, 0.5, 10**30, 10**400, 1e308, -1e308, "", "1", "nan", [], [[]]),
+    *(
+        {},
+        {"a": 1},
+        ["a"],
+        [1],
+        ["none", "none"],
+        [None],
+        "\ud800",
+        "a\0b",
+        "x" * 10**5,
+    ),
+    *([{"a": [1]}], -(10**30)),
+)
+
+_NAMES = (
+    *(
+        "",
+        "way",
+        "Ways",
+        "ways ",
+        "meta-lr",
+        "\ud800",
+        "a\0b",
+        "x" * 10**5,
+        "__class__",
+    ),
+    *("given", "self", "command ", "settings", "out"),
+)
+
+
+def odd_value(seed: int, folder: Path) -> str:
+    """Give a setting a value of another type, or out of every range."""
+    chance = random.Random(f"odd value {seed}")
+    line = right_line(chance)
+    content = _content(line, folder)
+    types = chance.choice(((int,), (float,), (bool,), (tuple,), (str,)))
+    name = chance.choice(settings_of_type(line.kind, *types) or ["methods"])
+    odd = chance.choice([odd for odd in _ODD if not _may_be(types[0], odd)])
+    content[name] = odd
+    return _refused(line, json.dumps(content), folder, name)
+
+
+def odd_name(seed: int, folder: Path) -> str:
+    """Name a setting that there is not, or a command that is another one."""
+    chance = random.Random(f"odd name {seed}")
+    line = right_line(chance)
+    content = _content(line, folder)
+    if chance.random() < 0.3:
+        content["command"] = chance.choice(("search", "", 3, None, [], "\ud800"))
+        if content["command"] is None:
+            content["command"] = {}
+    else:
+        content[chance.choice(_NAMES)] = chance.choice((1, "a", None, *_ODD))
+    return _refused(line, json.dumps(content), folder, "")
+
+
+def odd_text(seed: int, folder: Path) -> str:
+    """Write a text that is no JSON, or no object, or says things twice."""
+    chance = random.Random(f"odd text {seed}")
+    line = right_line(chance)
+    text = json.dumps(_content(line, folder))
+    deep = chance.choice((10**3, 10**4, 10**5))
+    name = chance.choice(settings_of_type(line.kind, int, float))
+    wrong = (
+        *("", " ", "null", "[]", "3", '"a"', "{", text[:-1], text + text, text + "x"),
+        *("[" * deep, '{"a":' * deep, "[" * deep + "]" * deep, "\ufeff" + text),
+        f'{{"{name}": {"9" * 5000}}}',
+        f'{{"{name}": {"[" * deep}{"]" * deep}}}',
+        *(f'{{"{name}": {odd}}}' for odd in ("NaN", "Infinity", "-Infinity", "1e999")),
+        f'{{"{name}": 3, "{name}": 4}}',
+        f'{{"{name}": 0x10}}',
+        f"{{{name}: 3}}",
+        f"{{'{name}': 3}}",
+        f'{{"{name}": 3,}}',
+        f'{{"{name}": 3}} // why',
+        text.encode("utf-16").decode("latin-1"),
+        "\0" * 100,
+        " " * 2**21 + text,
+    )
+    return _refused(line, chance.choice(wrong), folder, "")
+
+
+def damaged(seed: int, folder: Path) -> str:
+    """Damage some bytes of a right file."""
+    chance = random.Random(f"damaged {seed}")
+    line = right_line(chance)
+    way = chance.choice(list(WAYS.values()))
+    path = folder / _FILE
+    path.write_bytes(way(chance, json.dumps(_content(line, folder)).encode()))
+    result = ended([line.kind.command, "--settings", str(path), *line.ending(folder)])
+    _check_alone(folder)
+    check_refused(result)
+    if NOWHERE not in result.err and _FILE not in result.err:
+        raise Fault(f"expected the file to be named, got {result.err[:300]!r}")
+    return HARMLESS if NOWHERE in result.err else REFUSED
+
+
+def no_file(seed: int, folder: Path) -> str:
+    """Name something that is no file, or has no end."""
+    chance = random.Random(f"no file {seed}")
+    line = right_line(chance)
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "folder").mkdir()
+    os.mkfifo(folder / "pipe")
+    places = [
+        folder / name for name in ("loop", "folder", "pipe", "missing", "folder/x")
+    ]
+    places += [
+        "/dev/zero",
+        "/dev/null",
+        "/dev/stdin",
+        "/proc/self/mem",
+        "",
+        "~nobody9/x",
+    ]
+    places += ["x" * 300, "a\0b", "\ud800", "a/" * 3000, f"{folder}/pipe/x"]
+    place = chance.choice(places)
+    result = ended([line.kind.command, f"--settings={place}", *line.ending(folder)])
+    if (folder / "run").exists() or NOWHERE in result.err:
+        raise Fault(f"{place[:80]!r} was read: {result}")
+    return check_refused(result)
+
+
+def unusual(seed: int, folder: Path) -> str:
+    """Write right settings in an unusual form, for a run that has them."""
+    chance = random.Random(f"unusual {seed}")
+    line = right_line(chance)
+    content = _content(line, folder)
+    run = line.kind(**{**line.given, "data": str(folder / NOWHERE)})
+    make_folder(folder / "run", line.kind.command, run.to_dict())
+    names = chance.sample(sorted(content), len(content))
+    ordered = {name: content[name] for name in names}
+    if chance.random() < 0.5:
+        ordered["command"] = line.kind.command
+    if chance.random() < 0.3:
+        ordered["data"] = None
+    text = json.dumps(
+        ordered,
+        indent=chance.choice((None, 0, 7, "\t")),
+        separators=chance.choice(((",", ":"), (" ,\n", " :\r\n "))),
+    )
+    text = chance.choice((text, f"\n\n{text}\t ", text.replace('"e', '"\\u0065', 1)))
+    path = folder / _FILE
+    path.write_text(text.replace("0.25", chance.choice(("0.25", "25e-2", "0.250"))))
+    words = [line.kind.command, "--resume", *line.ending(folder)]
+    check_refused(ended([*words, "--settings", str(path)]), NOWHERE)
+    return HARMLESS
+
+
+def _content(line: Line, folder: Path) -> dict[str, Any]:
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in line.given.items()
+    }
+
+
+def _may_be(kind: type, odd: Any) -> bool:
+    """Return whether an odd value may be right for a setting of a type."""
+    if kind is str:
+        return odd in ("1", "nan")
+    if kind is bool:
+        return isinstance(odd, bool)
+    return kind is float and odd == 0.5
+
+
+def _refused(line: Line, text: str, folder: Path, name: str) -> str:
+    path = folder / _FILE
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    words = [line.kind.command, "--settings", str(path), *line.ending(folder)]
+    result = ended(words)
+    _check_alone(folder)
+    if NOWHERE in result.err.replace(str(path), ""):
+        raise Fault(f"{text[:200]!r} was read")
+    return check_refused(result, _FILE, name)
+
+
+def _check_alone(folder: Path) -> None:
+    if os.listdir(folder) != [_FILE]:
+        raise Fault(f"expected nothing to be written, got {os.listdir(folder)}")
+
+
+KINDS: Family = {
+    "a setting of another type or out of range": odd_value,
+    "a setting that there is not": odd_name,
+    "a text that is no JSON, or says things twice": odd_text,
+    "damaged bytes in a settings file": damaged,
+    "a settings file that is no file": no_file,
+    "right settings in an unusual form": unusual,
+}
