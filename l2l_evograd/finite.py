@@ -82,14 +82,15 @@ def check_range(number: float, tensors: Sequence[Tensor], name: str) -> None:
     if abs(number) <= _LARGEST_SINGLE:
         return
     for tensor in tensors:
-        if _has_fractions(tensor) and tensor.dtype.to_real() != torch.float64:
+        if has_fractions(tensor) and tensor.dtype.to_real() != torch.float64:
             raise InputError(
                 f"expected {name} to be in the range of {tensor.dtype}, up to "
                 f"{_LARGEST_SINGLE:.2g}, got {number:.3g}"
             )
 
 
-def _has_fractions(tensor: Tensor) -> bool:
+def has_fractions(tensor: Tensor) -> bool:
+    """Return whether a tensor holds floating-point or complex numbers."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 
@@ -128,7 +129,7 @@ def _say_which(named: Named, advice: str) -> None:
     """Raise the error for the first tensor that has such an entry, if there is one."""
     for name, tensors in named.items():
         for place, tensor in enumerate(tensors):
-            if tensor is None or not _has_fractions(tensor):
+            if tensor is None or not has_fractions(tensor):
                 continue
             entries = _entries(tensor)
             bad = ~torch.isfinite(entries)

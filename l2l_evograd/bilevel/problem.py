@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from l2l_evograd.finite import has_fractions
 from l2l_evograd.hyperparameters import (
     Hyperparameters,
     adapted_names,
@@ -198,7 +199,7 @@ class DictProblem:
                 f"{type(params).__name__}; use dict(model.named_parameters())"
             )
         for name, value in params.items():
-            if not isinstance(value, Tensor) or not _has_fractions(value):
+            if not isinstance(value, Tensor) or not has_fractions(value):
                 kind = getattr(value, "dtype", type(value).__name__)
                 raise TypeError(
                     f"expected params to hold tensors in floating point, got {kind} "
@@ -255,10 +256,6 @@ def structured_as(given: object, tensors: list[Tensor]) -> Any:
     return tensors
 
 
-def _has_fractions(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
 def tensors_of(hyperparameters: object) -> list[Tensor]:
     """Return λ as a list of tensors.
 
@@ -278,7 +275,7 @@ def tensors_of(hyperparameters: object) -> list[Tensor]:
             f"tensors, got {type(hyperparameters).__name__}"
         )
     for item in found:
-        if not isinstance(item, Tensor) or not _has_fractions(item):
+        if not isinstance(item, Tensor) or not has_fractions(item):
             kind = item.dtype if isinstance(item, Tensor) else type(item).__name__
             raise TypeError(
                 f"expected every hyperparameter to be a tensor, got {kind}; its values "

@@ -13,7 +13,7 @@ from rich.table import Table
 
 import l2l_evograd
 from l2l_evograd.experiments.digests import fingerprint
-from l2l_evograd.experiments.folder import FORMAT, make_folder, versions
+from l2l_evograd.experiments.folder import FORMAT, changed, make_folder, versions
 from l2l_evograd.experiments.processes import leads, wait
 from l2l_evograd.experiments.results import RunResults
 from l2l_evograd.experiments.settings import RunSettings
@@ -80,14 +80,12 @@ class Experiment(abc.ABC, Generic[Settings]):
         then, now = results.top.get("versions"), versions()
         if not isinstance(then, Mapping):
             return
-        for name in now:
-            if then.get(name) != now[name]:
-                say(
-                    self.console,
-                    f"the results so far come from {name} {then.get(name, '(none)')}, "
-                    f"and those to come from {name} {now[name]}; they may not agree "
-                    f"bit for bit",
-                )
+        for name, before, after in changed(then, now):
+            say(
+                self.console,
+                f"the results so far come from {name} {before}, and those to come "
+                f"from {name} {after}; they may not agree bit for bit",
+            )
 
     @cached_property
     def fingerprint(self) -> str:

@@ -192,5 +192,16 @@ def versions() -> dict[str, str]:
     return {**found, "l2l_evograd": l2l_evograd.__version__}
 
 
+def changed(
+    then: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
+    """Return what has another version now: its name, and the two versions."""
+    return [
+        (name, then.get(name, "missing"), now[name])
+        for name in now
+        if then.get(name) != now[name]
+    ]
+
+
 # Those of the extra ``search``, which need not be installed.
 _SEARCH = ("dehb", "ConfigSpace", "optuna")

@@ -9,12 +9,14 @@ import torch
 from rich.console import Console
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.folders import given_path
 from l2l_evograd.experiments.command import run_experiment
 from l2l_evograd.experiments.experiment import Experiment, say
-from l2l_evograd.experiments.folder import RESULTS, check_format, versions
-from l2l_evograd.experiments.options import NotAnOption
+from l2l_evograd.experiments.folder import RESULTS, changed, check_format, versions
+from l2l_evograd.experiments.options import GivenPath, NotAnOption, OutFolder
 from l2l_evograd.experiments.sealed import read_sealed
 from l2l_evograd.experiments.settings import RunSettings
+from l2l_evograd.experiments.values import shown
 
 _IN = "l2l_evograd.experiments"
 
@@ -52,9 +54,9 @@ class _Recorded(NamedTuple):
 
 
 def rerun(
-    result: Path,
+    result: GivenPath,
     *,
-    out: Path | None = None,
+    out: OutFolder | None = None,
     resume: bool = False,
     overwrite: bool = False,
     console: Annotated[Console | None, NotAnOption] = None,
@@ -78,11 +80,12 @@ def rerun(
             have changed since, and if a number differs.
         KeyboardInterrupt: when interrupted; its text tells how to resume the run.
     """
-    result = result.expanduser()
+    result = given_path(result)
     path = result / RESULTS if result.is_dir() else result
     recorded = _read(path)
     folder = path.resolve().parent
-    out = folder.with_name(f"{folder.name}-rerun") if out is None else out.expanduser()
+    if out is None:
+        out = folder.with_name(f"{folder.name}-rerun")
     if out.resolve() == folder:
         raise InputError(f"expected --out to be another folder than {folder}")
     name, prefix = _CLASSES[recorded.command]
@@ -145,10 +148,9 @@ def _given(kind: type[RunSettings], settings: Mapping[str, Any]) -> dict[str, An
 
 def _changed(then: Mapping[str, Any]) -> Iterator[str]:
     """Yield a line for each library that has another version now."""
-    now: dict[str, Any] = {**versions(), "threads": torch.get_num_threads()}
-    for name in now:
-        if then.get(name) != now[name]:
-            yield f"{name} was {then.get(name, 'missing')}, and is {now[name]} now"
+    now = {**versions(), "threads": torch.get_num_threads()}
+    for name, before, after in changed(then, now):
+        yield f"{name} was {before}, and is {after} now"
 
 
 def _compare(
@@ -188,10 +190,5 @@ def difference(one: Any, other: Any, place: str = "") -> str:
             for n, (a, b) in enumerate(zip(one, other, strict=True))
         ]
     else:
-        return "" if one == other else f"{place}: {_shown(one)} and now {_shown(other)}"
+        return "" if one == other else f"{place}: {shown(one)} and now {shown(other)}"
     return next((w for p, a, b in pairs if (w := difference(a, b, p))), "")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

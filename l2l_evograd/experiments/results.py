@@ -25,6 +25,7 @@ from l2l_evograd.experiments.sealed import (
     write_sealed,
 )
 from l2l_evograd.experiments.settings import RunSettings
+from l2l_evograd.experiments.values import shown
 
 
 class RunResults:
@@ -88,14 +89,14 @@ class RunResults:
             if not _KINDS[kind.rstrip("?")](value):
                 raise InputError(
                     f"expected {name!r} in {place} to be of the kind "
-                    f"{kind.rstrip('?')!r}, got {_shown(value)}"
+                    f"{kind.rstrip('?')!r}, got {shown(value)}"
                 )
 
     def _checked_runs(self, runs: Any, path: Path) -> list[dict[str, Any]]:
         """Return the entries of the file if there is one for each seed and method."""
         if not isinstance(runs, list) or not all(isinstance(r, dict) for r in runs):
             raise InputError(
-                f"expected runs in {path} to be a list of objects, got {_shown(runs)}"
+                f"expected runs in {path} to be a list of objects, got {shown(runs)}"
             )
         found: set[tuple[int, str]] = set()
         for number, run in enumerate(runs, start=1):
@@ -121,12 +122,12 @@ class RunResults:
             raise InputError(f"expected {path} to contain results of {command}")
         free = self.settings.marked("may_change")
         different = [
-            f"{name} is {_shown(there.get(name))} in it, {_shown(value)} in {SETTINGS}"
+            f"{name} is {shown(there.get(name))} in it, {shown(value)} in {SETTINGS}"
             for name, value in here.items()
             if there.get(name) != value and name not in free
         ]
         different += [
-            f"{name} is {_shown(content.get(name))} in it, {_shown(value)} now"
+            f"{name} is {shown(content.get(name))} in it, {shown(value)} now"
             for name, value in json.loads(json.dumps(self._about)).items()
             if content.get(name) != value
         ]
@@ -191,12 +192,6 @@ _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
     "list": lambda value: isinstance(value, list),
 }
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, cut if it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def finite_or_none(value: float) -> float | None:

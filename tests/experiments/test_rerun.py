@@ -72,6 +72,10 @@ def test_what_is_no_result_is_refused(run, tmp_path, capsys):
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
         assert message.partition(".*")[2] in line
+    for odd in ("", "~nobody-here/x", "a" * 5000):
+        capsys.readouterr()
+        assert cli.main(["rerun", odd]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
     assert cli.main(["rerun", str(run), "--out", str(run)]) == 2
     assert "another folder than" in capsys.readouterr().err
 

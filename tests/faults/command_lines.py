@@ -7,6 +7,7 @@ what it is, which a run that is resumed finds out: it refuses settings that diff
 
 import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from faulty import HARMLESS, REFUSED, Ended, Family, Fault, check_refused, ended
@@ -136,11 +137,7 @@ def unknown(seed: int, folder: Path) -> str:
     option = chance.choice(
         (f"-{name}", f"--{name}x", f"--{name[:-2]}", f"--no-{name}", f"--{name}.x")
     )
-    result = ended([*line.whole(folder), option, "1"])
-    _check_nothing(folder)
-    if NOWHERE in result.err:
-        raise Fault(f"{option} was overlooked: {result}")
-    return _check(result)
+    return _not_overlooked([*line.whole(folder), option, "1"], option, folder)
 
 
 def form(seed: int, folder: Path) -> str:
@@ -223,11 +220,7 @@ def search(seed: int, folder: Path) -> str:
     )
     words = ["search", "rotation", "--out", str(folder / "run")]
     words += ["--set", f"data={folder / NOWHERE}", chance.choice(wrong)]
-    result = ended(words)
-    _check_nothing(folder)
-    if NOWHERE in result.err:
-        raise Fault(f"{words[-1][:80]!r} was overlooked: {result}")
-    return _check(result)
+    return _not_overlooked(words, words[-1][:80], folder)
 
 
 def extreme(seed: int, folder: Path) -> str:
@@ -279,6 +272,15 @@ def _check(result: Ended) -> str:
             f"expected nothing on the standard output, got {result.out[:300]!r}"
         )
     return REFUSED
+
+
+def _not_overlooked(words: Sequence[str], fault: str, folder: Path) -> str:
+    """Run a command line whose data do not exist; the fault must be named first."""
+    result = ended(words)
+    _check_nothing(folder)
+    if NOWHERE in result.err:
+        raise Fault(f"{fault!r} was overlooked: {result}")
+    return _check(result)
 
 
 def _check_nothing(folder: Path) -> None:

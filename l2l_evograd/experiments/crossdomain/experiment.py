@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import l2l_evograd
+from l2l_evograd.data.folders import given_path
 from l2l_evograd.experiments import folder
 from l2l_evograd.experiments.crossdomain.data.domains import (
     Dataset,
@@ -106,7 +107,7 @@ class CrossDomainExperiment(Experiment[CrossDomainSettings]):
         others: Sequence[Path] = (),
         domains: Mapping[str, Domain] | None = None,
     ) -> None:
-        root = None if settings.data is None else Path(settings.data).expanduser()
+        root = None if settings.data is None else given_path(settings.data)
         self.size = settings.image_size or usual_image_size(settings.backbone, root)
         if domains is None and root is None:
             domains = built_in_domains(image_size=self.size)

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from l2l_evograd.data.digits import ANGLE, DigitSplits, built_in_digits, read_digits
+from l2l_evograd.data.folders import given_path
 from l2l_evograd.experiments.experiment import Experiment, say
 from l2l_evograd.experiments.folder import ACCURACY, ANGLES
 from l2l_evograd.experiments.progress import progress_bar
@@ -48,7 +49,7 @@ class RotationExperiment(Experiment[RotationSettings]):
         elif settings.data is None:
             self.digits = built_in_digits()
         else:
-            self.digits = read_digits(Path(settings.data).expanduser())
+            self.digits = read_digits(given_path(settings.data))
 
     def announce(self) -> None:
         """Print what the run is going to do."""
