@@ -212,7 +212,8 @@ def compute(
 
     with torch.enable_grad(), kept_grads(problem.hyperparameters):
         start = _Start(problem, inner_loss)
-        due = History.of(check, inner_loss, problem.identity).due()
+        history = History.of(check, inner_loss, problem.identity, problem.model)
+        due = history.due()
         held = [*problem.values, *problem.hyperparameters]
         with unchanged(held, "the inner loss", due):
             value = problem.inner(

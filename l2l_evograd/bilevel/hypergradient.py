@@ -171,7 +171,7 @@ def _hypergradient(
             # weights, which is not wanted.
             dropped = first_order or position == 0
             twice = rule.estimator.exact or not dropped
-            history = History.of(check, loss, problem.identity)
+            history = History.of(check, loss, problem.identity, problem.model)
             recorded = needs_a_record(
                 rule, problem.hyperparameters, dropped, keeping, history
             )

@@ -46,7 +46,9 @@ class ModuleProblem:
         names: the names of λ, for error messages.
         escaped: whether a value that depends on λ has left the autograd graph of the
             last inner loss, for example as a Python number.
-        identity: hashable key that distinguishes this problem from others.
+        model: the module.
+        identity: hashable key that distinguishes this problem from others with the
+            same module.
     """
 
     def __init__(
@@ -62,11 +64,11 @@ class ModuleProblem:
         parameters = dict(model.named_parameters())
         self._own = [parameters[name] for name in self.weight_names]
         self.values = [p.detach().requires_grad_() for p in self._own]
-        self._model = model
+        self.model = model
         self.escaped = False
         self._handed_on: list[str] | None = None
         # Not the identity of λ: a loop may make λ anew in every step.
-        self.identity = id(model), tuple(t.shape for t in self.hyperparameters)
+        self.identity = tuple(t.shape for t in self.hyperparameters)
         self._own_buffers = own_buffers
         self._recurrent = any(isinstance(m, nn.RNNBase) for m in model.modules())
         self._normalises_weights = normalises_weights(model)
@@ -140,8 +142,8 @@ class ModuleProblem:
         value = loss(view)
         copies = dict(view.named_modules())
         if self._handed_on is None:
-            self._handed_on = _handed_on(self._model, copies)
-        for name, child in self._model.named_modules():
+            self._handed_on = _handed_on(self.model, copies)
+        for name, child in self.model.named_modules():
             now = copies[name]._buffers if name in copies else {}
             for key, buffer in child._buffers.items():
                 new = now.get(key)
@@ -157,9 +159,7 @@ class ModuleProblem:
         # Each loss gets its own copy. Code that runs later, such as an activation
         # checkpoint, then still sees the weights that the loss was computed with.
         weights = zip(self._own, self.values, strict=True)
-        return copy_structure(
-            self._model, {**buffers, **{id(p): v for p, v in weights}}
-        )
+        return copy_structure(self.model, {**buffers, **{id(p): v for p, v in weights}})
 
 
 def _handed_on(model: nn.Module, copies: Mapping[str, nn.Module]) -> list[str]:
@@ -189,7 +189,7 @@ class DictProblem:
 
     The losses manage all other state themselves.
 
-    Attributes: as :class:`ModuleProblem`.
+    Attributes: as :class:`ModuleProblem`; there is no module.
     """
 
     def __init__(self, params: Mapping[str, Tensor], hyperparameters: Any) -> None:
@@ -206,6 +206,7 @@ class DictProblem:
                     f"for {name!r}"
                 )
         self._given = hyperparameters
+        self.model = None
         self.weight_names = list(params)
         self.values = [p.detach().requires_grad_() for p in params.values()]
         originals = tensors_of(hyperparameters)

@@ -26,6 +26,7 @@ class Guided(Estimator):
     """A finite difference along v, the only direction that the hypergradient needs.
 
     Central: ∂D/∂λ ≈ ‖v‖ [∂_λ ℓ(θ + h v̂) − ∂_λ ℓ(θ − h v̂)] / 2h, error O(h²).
+
     Forward: ∂D/∂λ ≈ ‖v‖ [∂_λ ℓ(θ + h v̂) − ∂_λ ℓ(θ)] / h, error O(h), one pass fewer
     because ∂_λ ℓ(θ) is known from the inner step.
 

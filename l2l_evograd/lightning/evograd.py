@@ -28,6 +28,17 @@ class LightningEvoGrad(EpisodicLearner):
         model: the network; it has as many outputs as there are ways.
         loss: function of outputs and labels, used for the inner and the outer loss.
             None: cross entropy. If it is a module, its parameters are meta-learned too.
+        first_order: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
+        hyperparameters: likewise. Modules and parameters that lie outside the model
+            become part of this module, so that the meta-optimizer, checkpoints,
+            devices and DDP include them. :meth:`inner_loss` decides how they act.
+        update: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
+        estimator: likewise.
+        **others: the keyword arguments below. What is none of them is ignored, so that
+            ``**vars(args)`` of a whole command line can be passed, as to
+            ``LightningMAML``.
+
+    Keyword Args:
         train_ways, train_shots, train_queries: classes of a training task, and images
             of each class for adaptation and for evaluation (5, 1, 1).
         test_ways, test_shots, test_queries: the same for a validation or test task
@@ -37,24 +48,15 @@ class LightningEvoGrad(EpisodicLearner):
             every ``scheduler_step`` epochs (20, 1.0).
         adaptation_steps: inner steps for each task.
         adaptation_lr: inner learning rate η.
-        first_order: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
-        hyperparameters: likewise. Modules and parameters that lie outside the model
-            become part of this module, so that the meta-optimizer, checkpoints,
-            devices and DDP include them. :meth:`inner_loss` decides how they act.
-        update: as for :class:`~l2l_evograd.EvoGradMetaOptimizer`.
-        estimator: likewise.
         nan_policy: what happens if a loss or a gradient of a training batch is NaN or
             infinite. ``"raise"``: NotFiniteError before anything has moved. ``"skip"``:
             the batch is left out, :attr:`skipped` counts it, is logged as
             ``train_skipped`` and stored in checkpoints. With several processes the
             batch of one adds nothing to their mean.
-        **others: ignored, so that ``**vars(args)`` of a whole command line can be
-            passed, as to ``LightningMAML``.
 
     Attributes:
         model: the :class:`~l2l_evograd.EvoGradMetaOptimizer`. Keys of the state dict
             are ``model.module.*``, as those of ``LightningMAML``.
-        skipped: the number of training batches that were left out.
         skipped: the number of training batches that were left out.
 
     Validation and testing adapt too, so they need gradients although the trainer

@@ -3,7 +3,7 @@
     uv run python tests/faults/everything.py --times 30
     uv run python tests/faults/everything.py --times 300 --family images
 
-The table goes to docs/faults.md, and its figures to docs/faults.json. Families that
+The table goes to docs/develop/faults.md, and its figures to faults.json. Families that
 were not chosen keep their figures. Each fault that was not stood is printed with its
 seed, with which it can be done again; the exit code is then 1.
 """
@@ -71,7 +71,7 @@ def table(figures: dict[str, dict[str, dict[str, int]]]) -> str:
         "# Faults tried, and what came of them",
         "",
         "Made by `uv run python tests/faults/everything.py`. The columns are explained",
-        "in [reliability.md](reliability.md).",
+        "in [reliability.md](../understanding/reliability.md).",
     ]
     for family, title in FAMILIES.items():
         if family not in figures:
@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--family", choices=FAMILIES, action="append")
     parser.add_argument("--kind", default="", help="only kinds with this in their name")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "develop")
     options = parser.parse_args()
     torch.set_num_threads(1)
     path = options.out / "faults.json"
