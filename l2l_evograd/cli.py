@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import l2l_evograd
 from l2l_evograd import interrupts
 from l2l_evograd.checks import InputError
 from l2l_evograd.streams import steady_output
@@ -27,6 +26,10 @@ _LONGEST = 2000
 # the command runs.
 _IN = "l2l_evograd.experiments"
 COMMANDS = {
+    "compare": (
+        f"{_IN}.compare.command:compare",
+        "Compare estimators of the hypergradient on your own problem.",
+    ),
     "crossdomain": (
         f"{_IN}.crossdomain.command:command",
         "Few-shot learning across domains: train on all but one, test on that one.",
@@ -128,8 +131,7 @@ def make_app(chosen: str = "") -> Any:
         name="l2l-evograd",
         help="EvoGrad for learn2learn: experiments from the command line.",
         help_flags=["--help"],
-        version=f"l2l-evograd {l2l_evograd.__version__}",
-        version_flags=["--version"],
+        version_flags=[],
         default_parameter=Parameter(negative=(), allow_repeating=True),
         exit_on_error=False,
         print_error=False,
@@ -138,7 +140,40 @@ def make_app(chosen: str = "") -> Any:
     )
     for name, (function, help) in COMMANDS.items():
         app.command(function, name=name, help=None if name == chosen else help)
+    app.command(_version, name="--version")
+    app.command(_install_completion, name="--install-completion")
+    app.command(_show_completion, name="--show-completion")
     return app
+
+
+def _version() -> None:
+    """Show the version, the environment and the versions of libraries."""
+    from l2l_evograd.experiments.environment import environment
+
+    print(environment())  # not by cyclopts, which would wrap the lines
+
+
+def _install_completion(shell: str | None = None, /) -> None:
+    """Let the shell complete commands and options.
+
+    Args:
+        shell: bash, zsh or fish. [default: the shell in use]
+    """
+    from l2l_evograd.experiments.completion import install
+
+    path = install(make_app(), shell)
+    print(f"{path}: commands and options are completed in new shells")
+
+
+def _show_completion(shell: str | None = None, /) -> None:
+    """Print the script with which the shell completes commands and options.
+
+    Args:
+        shell: bash, zsh or fish. [default: the shell in use]
+    """
+    from l2l_evograd.experiments.completion import script
+
+    print(script(make_app(), shell))
 
 
 def run(arguments: Sequence[str]) -> None:

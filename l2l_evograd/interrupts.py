@@ -140,7 +140,7 @@ class Guard:
             told = error if isinstance(error, KeyboardInterrupt) else None
             line, error = str(told or "") or _AGAIN, None
         self._code = code if error is None else 1
-        if _follows() and (line or error is not None):
+        if follows() and (line or error is not None):
             time.sleep(_MANNERS)
         _end_others(bool(self._code))
         self._told = True
@@ -166,7 +166,7 @@ class Guard:
         self._kill_main(number if number in self._before else None)
 
     def _handle(self, number: int, _: Any) -> None:
-        if _follows():
+        if follows():
             os._exit(128 + number)
         if not self._entered:
             self._force(number)
@@ -225,7 +225,7 @@ class Guard:
                 for end in self._pipe:
                     os.close(end)
                 return
-            if number is not None and _follows():
+            if number is not None and follows():
                 os._exit(128 + number)
             if self._parent is not None and os.getppid() != self._parent:
                 self._orphaned()
@@ -239,7 +239,7 @@ class Guard:
                 self._force(number)
 
     def _orphaned(self) -> None:
-        if _follows():
+        if follows():
             os._exit(1)
         self._parent = None
         self.fail("the launcher of this process died; start the run again with it")
@@ -384,7 +384,7 @@ def is_command() -> bool:
     return script in started and os.path.basename(script).startswith("l2l-evograd")
 
 
-def _follows() -> bool:
+def follows() -> bool:
     """Return whether another process of the run prints what there is to say."""
     if FIRST not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         return False
@@ -393,7 +393,7 @@ def _follows() -> bool:
 
 def _parent() -> int | None:
     """Return the process without which this one cannot go on, if there is one."""
-    if _follows() and FIRST in os.environ:
+    if follows() and FIRST in os.environ:
         return int(os.environ[FIRST])
     return os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
 

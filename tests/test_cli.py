@@ -1,15 +1,78 @@
+import importlib.metadata
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import l2l_evograd
 from l2l_evograd import cli
+from l2l_evograd.experiments import environment
 
 
-def test_the_version_is_shown(capsys):
+def test_the_version_and_the_environment_are_shown(capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out == f"l2l-evograd {l2l_evograd.__version__}\n"
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == f"l2l-evograd {l2l_evograd.__version__}"
+    shown = dict(line.split(" ", 1) for line in others)
+    assert shown["torch"] == importlib.metadata.version("torch")
+    assert shown["threads"].endswith("(OMP_NUM_THREADS is 3)")
+    assert int(shown["cores"]) >= 1 and {"python", "platform", "cuda"} <= {*shown}
+
+
+def test_a_library_that_is_not_installed_is_shown_as_such(capsys, monkeypatch):
+    monkeypatch.setattr(environment, "_LIBRARIES", ("no-such-library",))
+    assert cli.main(["--version"]) == 0
+    assert "no-such-library not installed" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("comp", "compare"),
+        ("--vers", "--version"),
+        ("rotation --conf", "--config"),
+        ("compare --est", "--estimators"),
+        ("noisy-labels --meta-l", "--meta-lr"),
+    ],
+)
+def test_bash_completes_commands_and_options(words, found, tmp_path, capsys):
+    assert cli.main(["--show-completion", "bash"]) == 0
+    script = tmp_path / "completion"
+    script.write_text(capsys.readouterr().out)
+    code = (
+        f"source {script}; COMP_WORDS=(l2l-evograd {words}); "
+        f"COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _l2l_evograd; echo ${{COMPREPLY[*]}}"
+    )
+    line = ["bash", "--norc", "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [found]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_installed_for_the_user(shell, tmp_path, monkeypatch, capsys):
+    for name in ("ZSH", "ZSH_CUSTOM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main(["--install-completion", shell]) == 0
+    path = Path(capsys.readouterr().out.partition(":")[0])
+    assert tmp_path in path.parents and "meta-lr" in path.read_text()
+
+
+def test_completion_that_cannot_be_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))
+    for line, message in (
+        (["--install-completion", "tcsh"], "error: expected the shell to be one of '"),
+        (["--show-completion", "powershell"], "error: expected the shell to be one"),
+        (["--install-completion", "bash"], "error: cannot write "),
+    ):
+        assert cli.main(line) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert said.startswith(message)
 
 
 def test_help_names_the_command_and_its_options(capsys, monkeypatch):

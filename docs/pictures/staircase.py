@@ -14,11 +14,6 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGE = "l2l_evograd"
 PICTURE = Path(__file__).with_suffix(".svg")
 
-# Imports that run up the staircase, by the files that make them.
-UPWARDS = {
-    ("data", "experiments"): ("data/decoding.py", "data/digits.py"),
-}
-
 Imports = dict[tuple[str, str], set[str]]
 
 # Middle and width of each box. Its row is its floor.
@@ -30,7 +25,6 @@ _PLACES = {
 }
 # Where an arrow starts and ends that would run through a box otherwise.
 _ASIDE = {("experiments", "algorithms"): 109, ("experiments", "data"): 455}
-_RISING = 474
 _WIDTH, _ROW, _BOX, _TOP = 500, 74, 40, 16
 
 
@@ -104,12 +98,11 @@ def floors() -> dict[str, int]:
     """Return the floor of each folder and single file; the ground floor is 1.
 
     Raises:
-        RecursionError: if there is a circle besides :data:`UPWARDS`.
+        RecursionError: if there is a circle of imports.
     """
     below: dict[str, set[str]] = {name: set() for name in names()}
     for source, target in imports():
-        if (source, target) not in UPWARDS:
-            below[source].add(target)
+        below[source].add(target)
 
     def floor(name: str) -> int:
         return 1 + max(map(floor, below[name]), default=0)
@@ -120,9 +113,7 @@ def floors() -> dict[str, int]:
 def arrows() -> list[tuple[str, str]]:
     """Return the imports between folders that no longer way of imports implies."""
     drawn = {
-        pair
-        for pair in imports()
-        if pair not in UPWARDS and all(is_folder(n) or n == "cli" for n in pair)
+        pair for pair in imports() if all(is_folder(n) or n == "cli" for n in pair)
     }
 
     def ways(source: str) -> set[str]:
@@ -148,28 +139,22 @@ def picture() -> str:
         (x1, y1), (x2, y2) = middle(source), middle(target)
         if _PLACES[source][1] > 108:
             x1 = x2 = _ASIDE.get((source, target), x2)
-        lines.append(_arrow(x1, y1 + _BOX / 2, x2, y2 - _BOX / 2, "#333"))
-    for source, target in UPWARDS:
-        y1, y2 = middle(source)[1] - _BOX / 2, middle(target)[1] + _BOX / 2
-        dashed = ' stroke-dasharray="5 4"'
-        lines.append(_arrow(_RISING, y1, _RISING, y2, "#c00", dashed))
+        lines.append(_arrow(x1, y1 + _BOX / 2, x2, y2 - _BOX / 2))
     x, y = middle("replay")
     ground = y + _ROW
-    lines.append(_arrow(x, y + _BOX / 2, x, ground - _BOX / 2, "#333"))
+    lines.append(_arrow(x, y + _BOX / 2, x, ground - _BOX / 2))
     for name in at:
         if is_folder(name) or name == "cli":
             text = "cli.py" if name == "cli" else f"{name}/"
             lines += _box(*middle(name), _PLACES[name][1], text, "#dfe5f7")
     lines += _box(_WIDTH / 2, ground, _WIDTH - 20, "torch", "#eee")
     y = ground + _BOX / 2 + 30
-    notes = [("upwards:", list(files), "#c00") for files in UPWARDS.values()]
     for floor in range(1, top):
         files = [n for n, f in at.items() if f == floor and not is_folder(n)]
-        notes.append((f"single files, floor {floor}:", files, "#000"))
-    for head, words, colour in notes:
-        for number, part in enumerate(_wrapped(words)):
+        head = f"single files, floor {floor}:"
+        for number, part in enumerate(_wrapped(files)):
             lines.append(_text(10, y, "" if number else head, "#555"))
-            lines.append(_text(160, y, part, colour))
+            lines.append(_text(160, y, part, "#000"))
             y += 22
     height = round(y)
     return "\n".join(
@@ -206,9 +191,7 @@ def _text(x: float, y: float, text: str, fill: str) -> str:
     return f'<text x="{x:g}" y="{y:g}" font-size="13.5" fill="{fill}">{text}</text>'
 
 
-def _arrow(
-    x1: float, y1: float, x2: float, y2: float, colour: str, more: str = ""
-) -> str:
+def _arrow(x1: float, y1: float, x2: float, y2: float) -> str:
     """Return a line with a head at its end."""
     length = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5
     dx, dy = (x2 - x1) / length, (y2 - y1) / length
@@ -219,8 +202,7 @@ def _arrow(
     )
     return (
         f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{bx:.1f}" y2="{by:.1f}"'
-        f' stroke="{colour}" stroke-width="1.5"{more}/>'
-        f'<polygon points="{head}" fill="{colour}"/>'
+        f' stroke="#333" stroke-width="1.5"/><polygon points="{head}" fill="#333"/>'
     )
 
 

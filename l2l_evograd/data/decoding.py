@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from l2l_evograd.checks import InputError
-from l2l_evograd.experiments.files import open_regular
+from l2l_evograd.data.regular_files import open_regular
 
 # The formats that data sets have. Pillow's readers of many others are hardly tried.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")

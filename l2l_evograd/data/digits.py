@@ -20,7 +20,7 @@ from torchvision.transforms.v2.functional import rotate
 from l2l_evograd.checks import InputError
 from l2l_evograd.data.folders import is_folder, is_there
 from l2l_evograd.data.glyphs import glyph_mask
-from l2l_evograd.experiments.files import open_regular
+from l2l_evograd.data.regular_files import open_regular
 
 SIDE = 28
 ANGLE = 30.0

@@ -15,8 +15,9 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import CheckpointIO
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.regular_files import open_regular
 from l2l_evograd.experiments.digests import digest_of_state
-from l2l_evograd.experiments.files import no_space, open_regular, write_whole
+from l2l_evograd.experiments.files import no_space, write_whole
 from l2l_evograd.experiments.sealed import (
     DIGEST,
     damaged,

@@ -17,6 +17,7 @@ from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.processes import console_of, join, leads
 from l2l_evograd.experiments.sealed import exists, mend
 from l2l_evograd.experiments.settings import RunSettings
+from l2l_evograd.experiments.threads import shared_cores
 from l2l_evograd.interrupts import telling
 from l2l_evograd.lock import locked
 
@@ -107,9 +108,11 @@ def run_experiment(
     def checked() -> _Settings:
         return settings_to_run(kind, given, out=out, resume=resume, overwrite=overwrite)
 
-    processes = checked().processes
+    first = checked()
+    processes = first.processes
     console = console_of(processes, console)
     with (
+        shared_cores(first.side_by_side),
         interruptible(out, kind.command),
         disk_errors(out, _ADVICE),
         locked(out) if leads(processes) else contextlib.nullcontext(),

@@ -4,12 +4,12 @@ import contextlib
 import errno
 import json
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from l2l_evograd.checks import InputError
+from l2l_evograd.data.regular_files import open_regular
 
 # A JSON file of a run or a file list is far smaller. More would not fit in memory.
 LARGEST_JSON = 2**28
@@ -77,7 +77,7 @@ def read_object(path: Path) -> dict[str, Any]:
         InputError: if there is no such file, if it cannot be read or is too large, if
             it is not JSON, or does not contain an object.
     """
-    text = _read_text(path)
+    text = read_text(path, "JSON")
     try:
         content = json.loads(
             text, parse_constant=_refuse_constant, object_pairs_hook=_each_once
@@ -90,6 +90,15 @@ def read_object(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON that can be read: too nested") from error
     except ValueError as error:  # NaN, a number of thousands of digits, a repetition
         raise InputError(f"{path} is not JSON that can be read: {error}") from error
+    return as_object(content, path)
+
+
+def as_object(content: Any, path: Path) -> dict[str, Any]:
+    """Return what a file contains if it is an object: names with values.
+
+    Raises:
+        InputError: if it is something else.
+    """
     if not isinstance(content, dict):
         raise InputError(
             f"expected {path} to contain an object, got a {type(content).__name__}"
@@ -97,26 +106,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file for reading.
+def read_text(path: Path, language: str) -> str:
+    """Return the text of a regular file.
+
+    Args:
+        path: path of the file.
+        language: what it is written in, for messages, such as "JSON".
 
     Raises:
-        InputError: if there is no such file, if it cannot be read, or if it is a
-            folder, a pipe, a device or a socket.
+        InputError: if there is no such file, if it cannot be read or is too large, or
+            if it is not UTF-8.
     """
-    try:
-        # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {str(path)!r}: {reason}") from error
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise InputError(f"expected {str(path)!r} to be a file, got something else")
-    return os.fdopen(handle, "rb")
-
-
-def _read_text(path: Path) -> str:
     with open_regular(path) as file:
         try:
             content = file.read(LARGEST_JSON + 1)
@@ -129,7 +129,9 @@ def _read_text(path: Path) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not JSON: it is not text in UTF-8") from error
+        raise InputError(
+            f"{path} is not {language}: it is not text in UTF-8"
+        ) from error
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import l2l_evograd
 from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.environment import version_of
 from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.sealed import (
     exists,
@@ -184,11 +185,11 @@ def versions() -> dict[str, str]:
     names = ("torch", "learn2learn", "pytorch-lightning", *_SEARCH)
     found = {"python": platform.python_version()}
     for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            if name not in _SEARCH:
-                raise
+        version = version_of(name)
+        if version is not None:
+            found[name] = version
+        elif name not in _SEARCH:
+            raise importlib.metadata.PackageNotFoundError(name)
     return {**found, "l2l_evograd": l2l_evograd.__version__}
 
 

@@ -11,6 +11,7 @@ from l2l_evograd.data.folders import given_path
 from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.settings import RunSettings
 from l2l_evograd.experiments.settings_file import override, read_settings
+from l2l_evograd.experiments.threads import tell_if_busy
 from l2l_evograd.experiments.values import number, whole_number
 
 # Parameters of a command that are not options.
@@ -45,15 +46,16 @@ GivenPath = Annotated[Path, Parameter(converter=_path)]
 OutFolder = Annotated[Path, Parameter(converter=_folder)]
 GivenPaths = Annotated[list[Path], Parameter(converter=_paths)]
 GivenWhole = Annotated[int, Parameter(converter=_whole)]
+GivenNumber = Annotated[float, Parameter(converter=_number)]
 
 # The option of every command that reads settings from a file.
-_FILE = "settings"
+_FILE = "config"
 _SETTINGS_FILE = Annotated[
     Path | None,
     Parameter(
         converter=_path,
-        help="JSON file with settings, such as settings.json of a run or best.json of "
-        "a search. Other options override it.",
+        help="JSON, YAML or TOML file with settings, such as settings.json of a run or "
+        "best.json of a search. Other options override it.",
     ),
 ]
 
@@ -65,15 +67,17 @@ def as_command(
 
     Args:
         function: its first parameter is a mapping from names to the settings that the
-            user gave, as options or in the file of the option ``--settings``. Each
+            user gave, as options or in the file of the option ``--config``. Each
             further parameter becomes an option, with its help text from the docstring.
-            A function with a parameter ``settings`` reads that file itself.
+            A function with a parameter ``config`` reads that file itself.
         settings: the class from which the options are made.
     """
     first, *others = inspect.signature(function).parameters.values()
     reads = _FILE not in [parameter.name for parameter in others]
 
     def command(*arguments: Any, **options: Any) -> Any:
+        if not options.get("quiet"):
+            tell_if_busy()
         given = options.pop(first.name, None)
         own = {} if given is None else given.given
         file = options.pop(_FILE, None) if reads else None

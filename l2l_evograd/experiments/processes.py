@@ -18,15 +18,40 @@ from torch import distributed
 
 from l2l_evograd import interrupts
 from l2l_evograd.checks import InputError
+from l2l_evograd.experiments.values import shown, whole_number
 
 # Seconds in which processes that have the same work end after each other.
 _TOGETHER = 10.0
+
+# Variables of the environment in which launchers number processes, as Lightning reads
+# them.
+_NUMBERS = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"),
+    *("SLURM_PROCID", "JSM_NAMESPACE_RANK"),
+)
 
 _others: list[subprocess.Popen[bytes]] = []
 
 
 class ProcessDiedError(InputError):
     """Another process of the run has ended before its time."""
+
+
+def check_ranks() -> None:
+    """Refuse an environment in which processes are numbered by something else.
+
+    Raises:
+        InputError: names the variable.
+    """
+    for name in _NUMBERS:
+        value = os.environ.get(name, "0")
+        try:
+            whole_number(value)
+        except ValueError:
+            raise InputError(
+                f"expected {name} in the environment to be a whole number, got "
+                f"{shown(value)}; a launcher such as torchrun sets it: unset {name}"
+            ) from None
 
 
 def leads(processes: int) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import torch
 from rich.console import Console
 
 from l2l_evograd.checks import InputError
@@ -14,8 +13,11 @@ from l2l_evograd.experiments.command import run_experiment
 from l2l_evograd.experiments.experiment import Experiment, say
 from l2l_evograd.experiments.folder import RESULTS, changed, check_format, versions
 from l2l_evograd.experiments.options import GivenPath, NotAnOption, OutFolder
+from l2l_evograd.experiments.output import OutcomeError, printing
+from l2l_evograd.experiments.results import check_entry
 from l2l_evograd.experiments.sealed import read_sealed
 from l2l_evograd.experiments.settings import RunSettings
+from l2l_evograd.experiments.threads import threads_of_each
 from l2l_evograd.experiments.values import shown
 
 _IN = "l2l_evograd.experiments"
@@ -53,6 +55,7 @@ class _Recorded(NamedTuple):
     versions: Mapping[str, Any]
 
 
+@printing("rerun", lambda given: _out(_path(given["result"]), given["out"]))
 def rerun(
     result: GivenPath,
     *,
@@ -60,7 +63,7 @@ def rerun(
     resume: bool = False,
     overwrite: bool = False,
     console: Annotated[Console | None, NotAnOption] = None,
-) -> None:
+) -> list[dict[str, Any]]:
     """Repeat a run from its results.json, and compare all numbers.
 
     The run is repeated with the same settings in another folder. Every number of the
@@ -75,17 +78,19 @@ def rerun(
         overwrite: Replace the repetition in --out.
         console: console to print on; None: the standard output.
 
+    Returns:
+        One row for each seed and method: whether its numbers are the same, and where
+        they differ first.
+
     Raises:
         InputError: for a file that is damaged or of another version, for data that
             have changed since, and if a number differs.
         KeyboardInterrupt: when interrupted; its text tells how to resume the run.
     """
-    result = given_path(result)
-    path = result / RESULTS if result.is_dir() else result
+    path = _path(result)
     recorded = _read(path)
     folder = path.resolve().parent
-    if out is None:
-        out = folder.with_name(f"{folder.name}-rerun")
+    out = _out(path, out)
     if out.resolve() == folder:
         raise InputError(f"expected --out to be another folder than {folder}")
     name, prefix = _CLASSES[recorded.command]
@@ -103,7 +108,8 @@ def rerun(
 
     given = {} if resume else _given(kind, recorded.settings)
     console = console or Console()
-    for line in _changed(recorded.versions):
+    threads = threads_of_each(kind.from_dict(recorded.settings).side_by_side)
+    for line in _changed(recorded.versions, threads):
         say(console, line)
     run_experiment(
         make,
@@ -114,7 +120,19 @@ def rerun(
         overwrite=overwrite,
         console=console,
     )
-    _compare(recorded, _read(out / RESULTS), path, console)
+    return _compare(recorded, _read(out / RESULTS), path, console)
+
+
+def _path(result: Path) -> Path:
+    """Return the path of the results that the user named."""
+    result = given_path(result)
+    return result / RESULTS if result.is_dir() else result
+
+
+def _out(path: Path, out: Path | None) -> Path:
+    """Return the folder for the new results."""
+    folder = path.resolve().parent
+    return folder.with_name(f"{folder.name}-rerun") if out is None else out
 
 
 def _read(path: Path) -> _Recorded:
@@ -130,6 +148,8 @@ def _read(path: Path) -> _Recorded:
         )
     if not isinstance(runs, list) or not runs:
         raise InputError(f"{path} has no results that could be compared")
+    for number, run in enumerate(runs, start=1):
+        check_entry(run, f"entry {number} of {path}")
     about = content.get("search" if command == "search" else "data")
     return _Recorded(
         command,
@@ -146,20 +166,20 @@ def _given(kind: type[RunSettings], settings: Mapping[str, Any]) -> dict[str, An
     return {name: getattr(read, name) for name in settings}
 
 
-def _changed(then: Mapping[str, Any]) -> Iterator[str]:
+def _changed(then: Mapping[str, Any], threads: int) -> Iterator[str]:
     """Yield a line for each library that has another version now."""
-    now = {**versions(), "threads": torch.get_num_threads()}
+    now = {**versions(), "threads": threads}
     for name, before, after in changed(then, now):
         yield f"{name} was {before}, and is {after} now"
 
 
 def _compare(
     recorded: _Recorded, repeated: _Recorded, path: Path, console: Console
-) -> None:
-    """Say which results agree.
+) -> list[dict[str, Any]]:
+    """Say which results agree, and return a row for each.
 
     Raises:
-        InputError: if one does not.
+        OutcomeError: if one does not.
     """
     found = {
         key: difference(run, repeated.runs.get(key))
@@ -167,13 +187,19 @@ def _compare(
     }
     for (seed, method), where in found.items():
         say(console, f"seed {seed}, {method}: {where or 'the same numbers'}")
+    rows = [
+        {"seed": seed, "method": method, "same": not where, "difference": where or None}
+        for (seed, method), where in found.items()
+    ]
     different = [where for where in found.values() if where]
     if different:
-        raise InputError(
+        raise OutcomeError(
             f"{len(different)} of {len(found)} results of {path} came out otherwise, "
-            f"the first {different[0]}; look for other versions, threads or devices"
+            f"the first {different[0]}; look for other versions, threads or devices",
+            rows,
         )
     say(console, f"all {len(found)} results of {path} came out the same, bit for bit")
+    return rows
 
 
 def difference(one: Any, other: Any, place: str = "") -> str:

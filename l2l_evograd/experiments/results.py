@@ -82,15 +82,7 @@ class RunResults:
         Raises:
             InputError: names the value.
         """
-        for name, kind in {"seed": "number", "method": "text", **self.entries}.items():
-            value, optional = run.get(name), kind.endswith("?")
-            if value is None and optional:
-                continue
-            if not _KINDS[kind.rstrip("?")](value):
-                raise InputError(
-                    f"expected {name!r} in {place} to be of the kind "
-                    f"{kind.rstrip('?')!r}, got {shown(value)}"
-                )
+        check_entry(run, place, self.entries)
 
     def _checked_runs(self, runs: Any, path: Path) -> list[dict[str, Any]]:
         """Return the entries of the file if there is one for each seed and method."""
@@ -177,6 +169,33 @@ class RunResults:
     def summary(self) -> list[dict[str, Any]]:
         """Return one row for each method, over all its seeds."""
         raise NotImplementedError(f"{type(self).__name__} lacks the method summary")
+
+
+def check_entry(
+    run: Mapping[str, Any], place: str, entries: Mapping[str, str] | None = None
+) -> None:
+    """Refuse an entry of results that lacks a value, or has one of another kind.
+
+    Args:
+        run: the entry.
+        place: where it is, for the message.
+        entries: the kinds of its values besides seed and method, as in
+            :class:`RunResults`; None: only these two are looked at.
+
+    Raises:
+        InputError: names the value.
+    """
+    if not isinstance(run, Mapping):
+        raise InputError(f"expected {place} to be an object, got {shown(run)}")
+    for name, kind in {"seed": "number", "method": "text", **(entries or {})}.items():
+        value, optional = run.get(name), kind.endswith("?")
+        if value is None and optional:
+            continue
+        if not _KINDS[kind.rstrip("?")](value):
+            raise InputError(
+                f"expected {name!r} in {place} to be of the kind "
+                f"{kind.rstrip('?')!r}, got {shown(value)}"
+            )
 
 
 def is_number(value: object) -> bool:

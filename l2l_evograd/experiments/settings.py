@@ -25,7 +25,7 @@ from l2l_evograd.experiments.deterministic import check_workspace
 from l2l_evograd.experiments.devices import check_device, check_devices
 from l2l_evograd.experiments.folder import SETTINGS, check_one_run, read_settings
 from l2l_evograd.experiments.paths import expanded
-from l2l_evograd.experiments.values import checked
+from l2l_evograd.experiments.values import checked, split_names
 
 _Settings = TypeVar("_Settings", bound="RunSettings")
 
@@ -92,8 +92,7 @@ def setting(
 
 
 def _split(_: Any, tokens: Sequence[Any]) -> tuple[str, ...]:
-    names = (name.strip() for name in tokens[-1].value.split(","))
-    return tuple(name for name in names if name)
+    return split_names(tokens[-1].value)
 
 
 # One option that takes several names, separated by commas.
@@ -163,6 +162,11 @@ class RunSettings:
     @property
     def processes(self) -> int:
         """Number of processes that share the run."""
+        return 1
+
+    @property
+    def side_by_side(self) -> int:
+        """Number of processes that compute on this machine at the same time."""
         return 1
 
     def check_machine(self) -> None:
@@ -277,6 +281,11 @@ class TrainingSettings(RunSettings):
     @property
     def processes(self) -> int:
         """Number of processes that share the run."""
+        return self.devices
+
+    @property
+    def side_by_side(self) -> int:
+        """Number of processes that compute on this machine at the same time."""
         return self.devices
 
     def check_machine(self) -> None:

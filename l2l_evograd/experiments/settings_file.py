@@ -1,55 +1,119 @@
-"""Settings from a JSON file, for the option ``--settings`` of the commands."""
+"""Settings from a file, for the option ``--config`` of the commands.
+
+The file is JSON, YAML or TOML, by its suffix. A setting has the name that it has in
+``settings.json`` or the one on the command line: ``meta_lr`` and ``meta-lr`` are the
+same.
+"""
 
 import dataclasses
+import importlib
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from l2l_evograd.checks import InputError
-from l2l_evograd.experiments.files import read_object
+from l2l_evograd.experiments.files import as_object, read_object, read_text
 from l2l_evograd.experiments.paths import expanded
 from l2l_evograd.experiments.sealed import DIGEST
-from l2l_evograd.experiments.settings import RunSettings
-from l2l_evograd.experiments.values import shown
+from l2l_evograd.experiments.settings import RunSettings, kind_of
+from l2l_evograd.experiments.values import shown, split_names
+from l2l_evograd.experiments.yaml_text import from_yaml
 
-# Settings take a few thousand bytes. More would take long to read.
-_LARGEST = 2**20
+# Settings take a few thousand bytes. More would take long to read, in YAML and TOML
+# much longer than in JSON.
+_LARGEST = {".json": 2**20, ".yaml": 2**16, ".yml": 2**16, ".toml": 2**16}
 
 
 def read_settings(kind: type[RunSettings], path: Path) -> dict[str, Any]:
-    """Return the settings in a JSON file, such as ``settings.json`` of a run.
+    """Return the settings in a file, such as ``settings.json`` of a run.
 
-    Settings that are null have their default, and are left out.
+    Settings that are null have their default, and are left out. Several names may be a
+    list or, as on the command line, one text with commas.
 
     Args:
         kind: class of the settings.
-        path: path of the file.
+        path: path of the file; its suffix is .json, .yaml, .yml or .toml.
 
     Raises:
-        InputError: if there is no such file, if it is not a JSON object, or for unknown
-            names or values that the class refuses; names the file.
+        InputError: if there is no such file, if it is not JSON, YAML or TOML with names
+            and values, or for unknown names or values that the class refuses; names the
+            file.
     """
-    path = expanded(path, "--settings")
+    path = expanded(path, "--config")
+    largest = _LARGEST.get(path.suffix.lower())
     if not path.is_file():
-        raise InputError(f"expected --settings to be a JSON file, got {path}")
-    if path.stat().st_size > _LARGEST:
         raise InputError(
-            f"expected --settings to be a file of at most {_LARGEST // 2**20} MiB, got "
-            f"{path} of {path.stat().st_size / 2**20:,.1f} MiB"
+            f"expected --config to be a JSON, YAML or TOML file, got {path}"
         )
-    content = read_object(path)
+    if largest is None:
+        raise InputError(
+            f"expected --config to be a JSON, YAML or TOML file by its suffix, "
+            f"{', '.join(_LARGEST)}, got {path}"
+        )
+    if path.stat().st_size > largest:
+        raise InputError(
+            f"expected --config to be a file of at most {largest / 2**20:g} MiB, got "
+            f"{path} of {path.stat().st_size / 2**20:,.2f} MiB"
+        )
+    content = _with_one_spelling(_content(path), path)
     _check_own(kind, content, path)
-    given: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in content.items()
-        if value is not None
-    }
     try:
         check_names(kind, content)
+        given = {
+            name: _as_given(kind, name, value)
+            for name, value in content.items()
+            if value is not None
+        }
         kind(**given)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return given
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """Return the names and values in a file."""
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return read_object(path)
+    name, parse = ("TOML", _from_toml) if suffix == ".toml" else ("YAML", from_yaml)
+    text = read_text(path, name)
+    try:
+        content = parse(text)
+    except RecursionError as error:
+        raise InputError(
+            f"{path} is not {name} that can be read: too nested"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not {name} that can be read: {error}") from error
+    return as_object(content, path)
+
+
+def _from_toml(text: str) -> Any:
+    toml = importlib.import_module(
+        "tomllib" if sys.version_info >= (3, 11) else "tomli"
+    )
+    return toml.loads(text)
+
+
+def _with_one_spelling(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return the content with _ in place of - in its names."""
+    found: dict[str, Any] = {}
+    for name, value in content.items():
+        name = name.replace("-", "_")
+        if name in found:
+            raise InputError(f"{path} has {shown(name)} twice, with - and with _")
+        found[name] = value
+    return found
+
+
+def _as_given(kind: type[RunSettings], name: str, value: Any) -> Any:
+    """Return a value as the options of the command line give it."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(value, str) and kind_of(get_type_hints(kind)[name])[0] is tuple:
+        return split_names(value)
+    return value
 
 
 def _check_own(kind: type[RunSettings], content: dict[str, Any], path: Path) -> None:

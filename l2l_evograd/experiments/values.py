@@ -51,6 +51,12 @@ def number(text: str) -> float:
     return float(text)
 
 
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the names in a text, which commas separate."""
+    names = (name.strip() for name in text.split(","))
+    return tuple(name for name in names if name)
+
+
 def shown(value: object) -> str:
     """Return a value for a message, cut if it is long."""
     try:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from l2l_evograd.checks import check_count, check_positive
+from l2l_evograd.checks import check_count, check_loss, check_positive
 from l2l_evograd.hyperparameters import Hyperparameters, find_hyperparameters
 from l2l_evograd.replay.call_state import preserved_random_state
 from l2l_evograd.replay.module_copy import copy_structure
@@ -96,7 +96,8 @@ class Unrolled:
                 weights = self._step(weights, buffers)
             with torch.no_grad():
                 view = self._view(self.weights, weights, buffers)
-                return float(self.outer_loss(view))
+                loss = check_loss(self.outer_loss(view), "the outer loss", look=False)
+                return float(loss)
 
     def _step(
         self, weights: Sequence[Tensor], buffers: dict[int, Tensor]

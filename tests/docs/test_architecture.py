@@ -16,17 +16,8 @@ _SPEC.loader.exec_module(staircase)
 PAGE = (ROOT / "docs/develop/architecture.md").read_text(encoding="utf-8")
 
 
-def test_imports_only_go_down_but_for_those_that_the_page_names():
-    at = staircase.floors()  # a circle besides the exceptions ends this
-    found = staircase.imports()
-    upwards = {
-        pair: tuple(sorted(files))
-        for pair, files in found.items()
-        if at[pair[0]] <= at[pair[1]]
-    }
-    assert upwards == staircase.UPWARDS
-    for files in upwards.values():
-        assert all(f"`{file}`" in PAGE for file in files)
+def test_there_is_no_circle_of_imports():
+    assert min(staircase.floors().values()) == 1  # a circle raises a RecursionError
 
 
 def test_the_page_has_the_floors():

@@ -86,24 +86,24 @@ def test_settings_in_a_file_give_way_to_options(app, tmp_path):
     path.write_text(
         json.dumps({"ways": 3, "rate": 0.5, "methods": ["b"], "size": None})
     )
-    given, out = app(["some", "--settings", str(path), "--ways", "4"])
+    given, out = app(["some", "--config", str(path), "--ways", "4"])
     assert given == {"ways": 4, "rate": 0.5, "methods": ("b",)} and out == "here"
 
 
 def test_a_function_may_read_the_file_itself_and_have_an_argument():
     def other(
-        given: Mapping[str, Any], place: str, *, settings: str | None = None
+        given: Mapping[str, Any], place: str, *, config: str | None = None
     ) -> tuple[dict[str, Any], str, str | None]:
         """Do something.
 
         Args:
             given: the settings that the user gave.
             place: Where to.
-            settings: A file.
+            config: A file.
         """
-        return dict(given), place, settings
+        return dict(given), place, config
 
     made = App(result_action="return_value")
     made.command(as_command(other, Settings), name="other")
-    line = ["other", "there", "--settings", "x", "--ways", "4"]
+    line = ["other", "there", "--config", "x", "--ways", "4"]
     assert made(line) == ({"ways": 4}, "there", "x")

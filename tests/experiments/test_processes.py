@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.processes import (
     ProcessDiedError,
     check_others,
+    check_ranks,
     console_of,
     leads,
     start_others,
@@ -22,6 +24,15 @@ def test_a_scheduler_that_numbers_independent_runs_does_not_silence_them(monkeyp
     assert console_of(2, None).quiet and not console_of(1, None).quiet
     monkeypatch.delenv("RANK")
     assert leads(2)
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+@pytest.mark.parametrize("value", ["abc", "", "1.5"])
+def test_processes_that_are_numbered_otherwise_are_refused(name, value, monkeypatch):
+    check_ranks()
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"expected {name} in the environment to be"):
+        check_ranks()
 
 
 SLEEPING = f"import time; time.sleep(100)  # {os.getpid()}"

@@ -92,3 +92,11 @@ def test_what_is_no_result_is_refused(run, tmp_path, capsys):
 )
 def test_the_first_difference_is_named(one, other, place):
     assert difference(one, other) == place
+
+
+@pytest.mark.parametrize("entry", [{"method": "none"}, {"seed": 0}, 3, None, {}])
+def test_an_entry_without_seed_or_method_is_one_line(entry, run, capsys):
+    edit(run / "results.json", runs=[entry])
+    assert cli.main(["rerun", str(run)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "entry 1 of" in line and line.startswith("error: expected ")

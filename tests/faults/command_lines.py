@@ -105,7 +105,8 @@ def spelling(seed: int, folder: Path) -> str:
 
 _STRANGE = (
     *("--", "-", "@file", "--no-resume", "--resume=maybe", "--lr", "help", "--help"),
-    *("--version", "-x", "--=", "--=3", "=", "--out", "--settings", "$HOME", "*", ";"),
+    *("--version", "-x", "--=", "--=3", "=", "--out", "--config", "$HOME", "*", ";"),
+    *("--json", "--quiet", "--json=x", "--install-completion", "--show-completion"),
     *("--resume --overwrite", "", "--console", "--given", "--LR", "--lr.x", "\udcff"),
 )
 

@@ -1,4 +1,4 @@
-"""Settings files, for the option ``--settings``, that are damaged, odd, or no files.
+"""Files for the option ``--config`` that are damaged, odd, or no files.
 
 As in :mod:`command_lines`, the data are missing, so that nothing is trained. A wrong
 file has to be refused by name; an odd one that is right is compared with a run.
@@ -12,11 +12,12 @@ from typing import Any
 
 from damage import WAYS
 from faulty import HARMLESS, REFUSED, Family, Fault, check_refused, ended
-from right_lines import NOWHERE, Line, right_line, settings_of_type
+from right_lines import NOWHERE, Line, option_of, right_line, settings_of_type
 
 from l2l_evograd.experiments.folder import make_folder
 
 _FILE = "best.json"
+_ENDINGS = ("", ".json", ".yaml", ".toml", ".ini")
 
 _ODD: tuple[Any, ...] = (
     *(True, False, -1, 0.5, 10**30, 10**400, 1e308, -1e308, "", "1", "nan", [], [[]]),
@@ -40,7 +41,7 @@ _NAMES = (
         "way",
         "Ways",
         "ways ",
-        "meta-lr",
+        "meta lr",
         "\ud800",
         "a\0b",
         "x" * 10**5,
@@ -109,7 +110,7 @@ def damaged(seed: int, folder: Path) -> str:
     way = chance.choice(list(WAYS.values()))
     path = folder / _FILE
     path.write_bytes(way(chance, json.dumps(_content(line, folder)).encode()))
-    result = ended([line.kind.command, "--settings", str(path), *line.ending(folder)])
+    result = ended([line.kind.command, "--config", str(path), *line.ending(folder)])
     _check_alone(folder)
     check_refused(result)
     if NOWHERE not in result.err and _FILE not in result.err:
@@ -122,10 +123,13 @@ def no_file(seed: int, folder: Path) -> str:
     chance = random.Random(f"no file {seed}")
     line = right_line(chance)
     (folder / "loop").symlink_to(folder / "loop")
-    (folder / "folder").mkdir()
-    os.mkfifo(folder / "pipe")
+    for ending in _ENDINGS:
+        (folder / f"folder{ending}").mkdir()
+        os.mkfifo(folder / f"pipe{ending}")
     places = [
-        folder / name for name in ("loop", "folder", "pipe", "missing", "folder/x")
+        folder / f"{name}{ending}"
+        for name in ("loop", "folder", "pipe", "missing", "folder/x")
+        for ending in _ENDINGS
     ]
     places += [
         "/dev/zero",
@@ -137,7 +141,7 @@ def no_file(seed: int, folder: Path) -> str:
     ]
     places += ["x" * 300, "a\0b", "\ud800", "a/" * 3000, f"{folder}/pipe/x"]
     place = chance.choice(places)
-    result = ended([line.kind.command, f"--settings={place}", *line.ending(folder)])
+    result = ended([line.kind.command, f"--config={place}", *line.ending(folder)])
     if (folder / "run").exists() or NOWHERE in result.err:
         raise Fault(f"{place[:80]!r} was read: {result}")
     return check_refused(result)
@@ -165,8 +169,147 @@ def unusual(seed: int, folder: Path) -> str:
     path = folder / _FILE
     path.write_text(text.replace("0.25", chance.choice(("0.25", "25e-2", "0.250"))))
     words = [line.kind.command, "--resume", *line.ending(folder)]
-    check_refused(ended([*words, "--settings", str(path)]), NOWHERE)
+    check_refused(ended([*words, "--config", str(path)]), NOWHERE)
     return HARMLESS
+
+
+def odd_yaml(seed: int, folder: Path) -> str:
+    """Write a text that is no YAML, or uses what no settings need."""
+    chance = random.Random(f"odd yaml {seed}")
+    line = right_line(chance)
+    name = chance.choice(settings_of_type(line.kind, int, float))
+    text = _as_yaml(chance, line)
+    deep = chance.choice((10**2, 10**4, 3 * 10**4))
+    many = "\n".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in _NINE)
+    wrong = (
+        *("", " ", "null", "[]", "3", "a", "# nothing", "---", "- 3", "[a, b", "{a: 1"),
+        *("[" * deep, "- " * deep, "{a: " * deep, "? " * deep, "a: b: c", "\t" + text),
+        *(f"{text}---\n{text}", f"&a\n{text}", f"!!python/object:os.system\n{text}"),
+        f"x0: &x0 [a, b]\n{many}",
+        f"{text}<<: *everything\n",
+        f"{text}{name}: 3\n{name}: 4\n",
+        f"{text}{option_of(name)[2:]}-x: 3\n",
+        f"{text}? [{name}]\n: 3\n",
+        f"{text}yes\n",
+        f"{text}{name}: !!int 3\n",
+        f"{text}{name}: !!python/object/apply:os.getpid []\n",
+        *(f"{name}: {odd}\n" for odd in _ODD_YAML),
+        f"{name}: {'9' * 5000}\n",
+        f"{name}: '\a'\n",
+        text.encode("utf-16").decode("latin-1"),
+        "\0" * 100,
+        text + " " * 2**17,
+    )
+    return _refused(line, chance.choice(wrong), folder, "", "best.yaml")
+
+
+_NINE = range(1, 10)
+_ODD_YAML = (
+    *(".nan", "-.inf", "1_000", "0x10", "0o17", "1:30", "yes", "2020-01-01", "'3'"),
+    *(
+        "1e",
+        "1e999",
+        "[3]",
+        "{a: 3}",
+        "- 3",
+        "|\n  3",
+        "*a",
+        "&a 3",
+        "!x 3",
+        "@3",
+        "`3",
+    ),
+    *("%3", "3 4", "3,4", "--3", "½", "３"),
+)
+
+
+def odd_toml(seed: int, folder: Path) -> str:
+    """Write a text that is no TOML, or has values that no settings have."""
+    chance = random.Random(f"odd toml {seed}")
+    line = right_line(chance)
+    name = chance.choice(settings_of_type(line.kind, int, float))
+    text = _as_toml(chance, line)
+    deep = chance.choice((10**2, 10**3, 10**4, 3 * 10**4))
+    wrong = (
+        *("a", "=", "[", "[]", "[a", "a = ", "a = [", '{"a": 1}', "a: 1", "[[a]]"),
+        *(
+            f"a = {'[' * deep}",
+            f"a = {'[' * deep}{']' * deep}",
+            f"a = {'{a = ' * deep}",
+        ),
+        *(f"{'a.' * deep}a = 1", f"[{'a.' * deep}a]", f"{text}[table]\na = 1\n"),
+        *(f"{name} = {odd}\n" for odd in _ODD_TOML),
+        f"{name} = 3\n{name} = 4\n",
+        f"{name} = {'9' * 5000}\n",
+        f"{name} = 3 {name} = 4\n",
+        f"{name}.x = 3\n",
+        f"[{name}]\nx = 3\n",
+        text.encode("utf-16").decode("latin-1"),
+        "\0" * 100,
+        text + " " * 2**17,
+    )
+    return _refused(line, chance.choice(wrong), folder, "", "best.toml")
+
+
+_ODD_TOML = (
+    *("nan", "inf", "-inf", "true", '"3"', "[3]", "{a = 3}", "2020-01-01", "07:30:00"),
+    *("1__0", "010", "1.", ".5", "1e999", "null", "", "3 # 4\n4", "½"),
+)
+
+
+def other_formats(seed: int, folder: Path) -> str:
+    """Write right settings as YAML or TOML, for a run that has them."""
+    chance = random.Random(f"other formats {seed}")
+    line = right_line(chance)
+    run = line.kind(**{**line.given, "data": str(folder / NOWHERE)})
+    make_folder(folder / "run", line.kind.command, run.to_dict())
+    endings, text = chance.choice(
+        (
+            (("yaml", "yml", "YAML"), _as_yaml(chance, line)),
+            (("toml", "Toml"), _as_toml(chance, line)),
+            (("yaml",), json.dumps(_content(line, folder), indent=2)),
+        )
+    )
+    path = folder / f"best.{chance.choice(endings)}"
+    path.write_text(text)
+    words = [line.kind.command, "--resume", *line.ending(folder)]
+    check_refused(ended([*words, "--config", str(path)]), NOWHERE)
+    return HARMLESS
+
+
+def _as_yaml(chance: random.Random, line: Line) -> str:
+    """Return settings as YAML, in one of the forms that are right."""
+    lines = ["# settings"]
+    for name, value in line.given.items():
+        if isinstance(value, tuple):
+            items = "".join(f"\n- {each}" for each in value)
+            text = chance.choice((f"[{', '.join(value)}]", ", ".join(value), items))
+        elif isinstance(value, bool):
+            text = chance.choice((str(value), str(value).lower()))
+        elif isinstance(value, float):
+            text = chance.choice((str(value), f"{value:e}", f"+{value}"))
+        else:
+            text = str(value)
+        lines.append(f"{_spelt(chance, name)}: {text}{chance.choice(('', '  # why'))}")
+    return "\n".join(chance.sample(lines, len(lines))) + "\n"
+
+
+def _as_toml(chance: random.Random, line: Line) -> str:
+    """Return settings as TOML, in one of the forms that are right."""
+    lines = ["# settings"]
+    for name, value in line.given.items():
+        if isinstance(value, tuple):
+            text = chance.choice((json.dumps(value), json.dumps(",".join(value))))
+        elif isinstance(value, float):
+            text = chance.choice((str(value), f"{value:e}", f"+{value}"))
+        else:
+            text = json.dumps(value)
+        lines.append(f"{_spelt(chance, name)} = {text}{chance.choice(('', ' # why'))}")
+    return "\n".join(chance.sample(lines, len(lines))) + "\n"
+
+
+def _spelt(chance: random.Random, name: str) -> str:
+    return chance.choice((name, name.replace("_", "-")))
 
 
 def _content(line: Line, folder: Path) -> dict[str, Any]:
@@ -185,19 +328,19 @@ def _may_be(kind: type, odd: Any) -> bool:
     return kind is float and odd == 0.5
 
 
-def _refused(line: Line, text: str, folder: Path, name: str) -> str:
-    path = folder / _FILE
+def _refused(line: Line, text: str, folder: Path, name: str, file: str = _FILE) -> str:
+    path = folder / file
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    words = [line.kind.command, "--settings", str(path), *line.ending(folder)]
+    words = [line.kind.command, "--config", str(path), *line.ending(folder)]
     result = ended(words)
-    _check_alone(folder)
+    _check_alone(folder, file)
     if NOWHERE in result.err.replace(str(path), ""):
         raise Fault(f"{text[:200]!r} was read")
-    return check_refused(result, _FILE, name)
+    return check_refused(result, file, name)
 
 
-def _check_alone(folder: Path) -> None:
-    if os.listdir(folder) != [_FILE]:
+def _check_alone(folder: Path, file: str = _FILE) -> None:
+    if os.listdir(folder) != [file]:
         raise Fault(f"expected nothing to be written, got {os.listdir(folder)}")
 
 
@@ -208,4 +351,7 @@ KINDS: Family = {
     "damaged bytes in a settings file": damaged,
     "a settings file that is no file": no_file,
     "right settings in an unusual form": unusual,
+    "a text that is no YAML, or more than settings need": odd_yaml,
+    "a text that is no TOML, or more than settings need": odd_toml,
+    "right settings as YAML or TOML": other_formats,
 }

@@ -13,6 +13,7 @@ from l2l_evograd.experiments.crossdomain.settings import CrossDomainSettings
 from l2l_evograd.experiments.experiment import say
 from l2l_evograd.experiments.folder import SETTINGS
 from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
+from l2l_evograd.experiments.output import printing
 from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.sealed import exists
 from l2l_evograd.experiments.values import cut
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from l2l_evograd.experiments.crossdomain.experiment import CrossDomainExperiment
 
 
+@printing("crossdomain")
 def crossdomain(
     given: Mapping[str, Any],
     *,
@@ -109,7 +111,7 @@ def crossdomain(
             overwrite=overwrite,
             console=console,
         )
-        rows += [{"unseen": own.get("unseen"), **row} for row in found]
+        rows += [{"unseen": made[-1].settings.unseen, **row} for row in found]
     if len(made) > 1:
         _conclude_all(made)
     return rows

@@ -3,16 +3,18 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.console import Console
 
 from l2l_evograd.checks import InputError, check_choice
 from l2l_evograd.experiments.experiment import say
 from l2l_evograd.experiments.options import NotAnOption, OutFolder
+from l2l_evograd.experiments.output import printing
 from l2l_evograd.interrupts import telling
 
 
+@printing("prepare")
 def prepare(
     name: str | None = None,
     /,
@@ -21,7 +23,7 @@ def prepare(
     archive: list[str] | None = None,
     remap: str | None = None,
     console: Annotated[Console | None, NotAnOption] = None,
-) -> None:
+) -> list[dict[str, Any]]:
     """Make file lists for crossdomain's --data from archives on this machine.
 
     miniImagenet: mini_imagenet_full_size.tar.bz2 (train, val, test), or images with
@@ -47,6 +49,10 @@ def prepare(
             existing lists after the images have moved from folder OLD to folder NEW.
         console: console to print on; None: the standard output.
 
+    Returns:
+        One row for each list, with the number of its classes and images; for --remap
+        one for each file, with the number of its changed paths.
+
     Raises:
         InputError: for bad input.
         KeyboardInterrupt: when interrupted; its text tells how to continue.
@@ -64,16 +70,15 @@ def prepare(
 
     with telling(text):
         if remap is None:
-            _prepare(name, archives, out, console)
-        elif archives:
+            return _prepare(name, archives, out, console)
+        if archives:
             raise InputError("expected --archive or --remap, got both")
-        else:
-            _remap(name, remap, out, console)
+        return _remap(name, remap, out, console)
 
 
 def _prepare(
     name: str | None, archives: Sequence[str], out: Path, console: Console
-) -> None:
+) -> list[dict[str, Any]]:
     from l2l_evograd.experiments.crossdomain.data.archives import LAYOUTS, make_lists
 
     check_choice(name, tuple(LAYOUTS), "the name of a data set")
@@ -84,18 +89,28 @@ def _prepare(
             f"folder to which it was unpacked, with --archive"
         )
     made = make_lists(layout, archives, out, console)
-    for split, images in made.images.items():
-        say(console, f"{split}: {made.classes[split]} classes, {images:,} images")
+    rows = [
+        {"split": split, "classes": made.classes[split], "images": images}
+        for split, images in made.images.items()
+    ]
+    for row in rows:
+        say(
+            console,
+            f"{row['split']}: {row['classes']} classes, {row['images']:,} images",
+        )
     if not made.unpacked and not made.written:
         say(console, f"{made.folder} is complete already; nothing was changed")
-        return
+        return rows
     lists = ", ".join(f"{split}.json" for split in made.written) or "no list"
     say(
         console, f"{made.folder}: {made.unpacked:,} images unpacked and {lists} written"
     )
+    return rows
 
 
-def _remap(name: str | None, moved: str, out: Path, console: Console) -> None:
+def _remap(
+    name: str | None, moved: str, out: Path, console: Console
+) -> list[dict[str, Any]]:
     from l2l_evograd.experiments.crossdomain.data.archives import remap
 
     old, equals, new = moved.partition("=")
@@ -104,5 +119,7 @@ def _remap(name: str | None, moved: str, out: Path, console: Console) -> None:
             f"expected --remap OLD=NEW, the folder in the lists and its new place, got "
             f"{moved!r}"
         )
-    for file, changed in remap(out, old, new, name).items():
-        say(console, f"{file}: {changed:,} paths changed")
+    changed = remap(out, old, new, name)
+    for file, paths in changed.items():
+        say(console, f"{file}: {paths:,} paths changed")
+    return [{"file": str(file), "paths": paths} for file, paths in changed.items()]

@@ -9,8 +9,10 @@ from rich.console import Console
 from l2l_evograd.experiments.command import run_experiment
 from l2l_evograd.experiments.fewshot.settings import FewShotSettings
 from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
+from l2l_evograd.experiments.output import printing
 
 
+@printing("fewshot")
 def fewshot(
     given: Mapping[str, Any],
     *,

@@ -15,9 +15,9 @@ from torch import Tensor
 from l2l_evograd.checks import InputError
 from l2l_evograd.data.decoding import decode
 from l2l_evograd.data.folders import is_there
+from l2l_evograd.data.regular_files import open_regular
 from l2l_evograd.data.zipped import UNREADABLE, check_size, files_in
 from l2l_evograd.experiments.fewshot.images import ClassImages, Problem
-from l2l_evograd.experiments.files import open_regular
 
 TRAIN, TEST = "images_background_small1.zip", "images_background_small2.zip"
 SIDE = 28

@@ -19,6 +19,7 @@ from l2l_evograd.experiments.folder import (
 )
 from l2l_evograd.experiments.illustrate import problem
 from l2l_evograd.experiments.options import GivenWhole, NotAnOption, OutFolder
+from l2l_evograd.experiments.output import printing
 from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.sealed import write_sealed
 from l2l_evograd.experiments.settings import MOST_SEED
@@ -36,6 +37,7 @@ _ADVICE = "free space, and start again with --overwrite"
 _MOST_TRIALS = 2000
 
 
+@printing("illustrate")
 @telling(lambda: "interrupted; start again with the same options and --overwrite")
 def illustrate(
     *,

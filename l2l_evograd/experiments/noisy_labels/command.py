@@ -9,8 +9,10 @@ from rich.console import Console
 from l2l_evograd.experiments.command import run_experiment
 from l2l_evograd.experiments.noisy_labels.settings import NoisyLabelSettings
 from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
+from l2l_evograd.experiments.output import printing
 
 
+@printing("noisy-labels")
 def noisy_labels(
     given: Mapping[str, Any],
     *,

@@ -20,7 +20,7 @@ from l2l_evograd.data.folders import (
     looking_at,
     walked,
 )
-from l2l_evograd.experiments.files import open_regular
+from l2l_evograd.data.regular_files import open_regular
 from l2l_evograd.experiments.noisy_labels.images import ImageSource, LabelledImages
 
 _CIFAR = {

@@ -8,9 +8,11 @@ from rich.console import Console
 
 from l2l_evograd.experiments.command import run_experiment
 from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
+from l2l_evograd.experiments.output import printing
 from l2l_evograd.experiments.schedules.settings import SchedulesSettings
 
 
+@printing("schedules")
 def schedules(
     given: Mapping[str, Any],
     *,

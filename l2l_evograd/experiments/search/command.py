@@ -16,6 +16,7 @@ from l2l_evograd.experiments.options import (
     OutFolder,
     as_command,
 )
+from l2l_evograd.experiments.output import printing
 from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.sealed import exists
 from l2l_evograd.experiments.search.searched import Searched, searched_command
@@ -30,13 +31,14 @@ from l2l_evograd.experiments.settings_file import override, read_settings
 from l2l_evograd.experiments.values import cut
 
 
+@printing("search", lambda given: _folder(given["experiment"], given["out"]))
 def search(
     given: Mapping[str, Any],
     experiment: str | None = None,
     *,
     space: list[str] | None = None,
     fixed: Annotated[list[str] | None, Parameter(name="--set")] = None,
-    settings: GivenPath | None = None,
+    config: GivenPath | None = None,
     out: OutFolder | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -47,7 +49,7 @@ def search(
     Many settings are tried in short trainings, and the best in longer ones. The search
     sees the validation loss of one method of the command, never the test. The found
     settings are trained anew on fresh seeds, beside the command's default settings. The
-    best are written to best.json, for the command's option --settings.
+    best are written to best.json, for the command's option --config.
 
     Args:
         given: the settings that the user gave, by name.
@@ -58,8 +60,8 @@ def search(
             command and method]
         fixed: Another setting of the command, NAME=VALUE; the option may be repeated.
             methods=NAME chooses the method that is trained.
-        settings: JSON file with such settings, as the command writes them. --set
-            overrides them.
+        config: JSON, YAML or TOML file with such settings, as for the command itself.
+            --set overrides them.
         out: Folder for results. [default: runs/search-COMMAND]
         resume: Continue the search in --out.
         overwrite: Replace the search in --out.
@@ -78,16 +80,14 @@ def search(
     if experiment is not None:
         own["experiment"] = experiment
     name = own.get("experiment")
-    if out is None:
-        out = Path("runs") / f"search-{searched_command(name).settings.command}"
-    out = folder_to_write(out)
+    out = folder_to_write(_folder(name, out))
     if name is None and resume and exists(out / SETTINGS):
         name = SearchSettings.from_file(out).experiment
     searched = searched_command(name)
     if space:
         own["space"] = _space(searched, space)
-    if fixed or settings is not None:
-        own["fixed"] = _fixed(searched, fixed or [], settings)
+    if fixed or config is not None:
+        own["fixed"] = _fixed(searched, fixed or [], config)
     return run_experiment(
         SearchExperiment,
         SearchSettings,
@@ -97,6 +97,13 @@ def search(
         overwrite=overwrite,
         console=console,
     )
+
+
+def _folder(name: str | None, out: Path | None) -> Path:
+    """Return the folder for the results of a search of a command's settings."""
+    if out is not None:
+        return out
+    return Path("runs") / f"search-{searched_command(name).settings.command}"
 
 
 def _space(searched: Searched, texts: list[str]) -> dict[str, str]:

@@ -178,8 +178,7 @@ class SearchExperiment(Experiment[SearchSettings]):
             lines.append(f"No {BEST}, because trainings with the result diverged.")
         elif mean_loss(best["losses"]) < mean_loss(best["default_losses"]):
             lines.append(
-                f"{path}: train with l2l-evograd {self.problem.command} --settings "
-                f"{path}"
+                f"{path}: train with l2l-evograd {self.problem.command} --config {path}"
             )
         else:
             lines.append(

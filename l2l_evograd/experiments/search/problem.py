@@ -20,6 +20,7 @@ from l2l_evograd.experiments.search.settings import SearchSettings
 from l2l_evograd.experiments.search.space import check_space, parse_range
 from l2l_evograd.experiments.settings import RunSettings
 from l2l_evograd.experiments.settings_file import check_names, override
+from l2l_evograd.experiments.threads import threads_of_each, use_threads
 
 # The shortest training is that part of the longest one, two steps of a factor of 3.
 _SHORTEST = 9
@@ -43,6 +44,7 @@ class Problem:
             space, which the control uses.
         low, high: lengths of the shortest and the longest training.
         folder: folder for the files of the trainings, which are removed.
+        threads: number of torch's threads of each process that trains.
     """
 
     command: str
@@ -51,6 +53,7 @@ class Problem:
     low: int
     high: int
     folder: Path
+    threads: int
 
     def __call__(self, config: Mapping[str, Any], fidelity: int, seed: int) -> float:
         """Train from the start and return the validation loss; NaN if it diverged.
@@ -58,6 +61,7 @@ class Problem:
         The method is tested as well, because its experiment does so, on as little as
         the experiment allows. Nobody looks at the result.
         """
+        use_threads(self.threads)  # as the first process; dask's workers begin with 1
         settings = self.settings(config, fidelity, seed)
         self.folder.mkdir(parents=True, exist_ok=True)
         with (
@@ -206,7 +210,8 @@ def make_problem(settings: SearchSettings, folder: Path) -> Problem:
             f"{kind.command} has no usual space for {methods[0]}: expected --space "
             f"NAME=LOW..HIGH"
         )
-    return Problem(kind.command, space, fixed, *ends, folder)
+    threads = threads_of_each(settings.workers)
+    return Problem(kind.command, space, fixed, *ends, folder, threads)
 
 
 def _lengths(kind: type[RunSettings], name: str, text: str) -> tuple[int, int]:

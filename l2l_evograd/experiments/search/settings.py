@@ -78,6 +78,11 @@ class SearchSettings(RunSettings):
         most=256,
     )
 
+    @property
+    def side_by_side(self) -> int:
+        """Number of processes that compute on this machine at the same time."""
+        return self.workers
+
     def check_machine(self) -> None:
         """Refuse more processes than the memory of this machine is enough for."""
         super().check_machine()

@@ -62,7 +62,7 @@ def test_a_search_writes_settings_that_the_command_accepts(tiny, tmp_path, capsy
         **{**winner["best"], "iterations": 3},
     }
     settings = [
-        "--settings",
+        "--config",
         str(out / "best.json"),
         "--out",
         str(tmp_path / "trained"),
@@ -154,7 +154,10 @@ def test_a_finished_search_is_resumed_or_replaced(tiny, tmp_path, capsys):
             ["rotation", "--set", "data=/nowhere"],
             "expected a folder with MNIST's files",
         ),
-        (["rotation", "--settings", "/nowhere"], "expected --settings to be a JSON f"),
+        (
+            ["rotation", "--config", "/nowhere"],
+            "expected --config to be a JSON, YAML or TOML f",
+        ),
         (
             ["rotation", "--fidelity", "0..9"],
             "expected iterations to be a whole number",

@@ -5,7 +5,7 @@ from typing import Any
 
 from l2l_evograd.checks import InputError
 from l2l_evograd.data.folders import check_name, looking_at
-from l2l_evograd.experiments.files import open_regular
+from l2l_evograd.data.regular_files import open_regular
 
 # Limits of a list. One at both limits takes about 1 GB of memory while it is read. The
 # largest data sets of the field have 1.3 million images.

@@ -1,13 +1,12 @@
 """``l2l-evograd report``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from rich.console import Console
 
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.crossdomain.report.aggregate import (
-    Comparison,
     compare,
     gather,
 )
@@ -15,6 +14,7 @@ from l2l_evograd.experiments.crossdomain.report.markdown import report_text, tit
 from l2l_evograd.experiments.experiment import say
 from l2l_evograd.experiments.files import disk_errors, write_text
 from l2l_evograd.experiments.options import GivenPaths, NotAnOption, OutFolder
+from l2l_evograd.experiments.output import printing
 from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.lock import locked
 
@@ -22,13 +22,14 @@ REPORT = "report.md"
 DOMAINS = "domains.png"
 
 
+@printing("report", lambda given: given["to"])
 def report(
     folders: GivenPaths,
     /,
     *,
     to: OutFolder = Path("report"),
     console: Annotated[Console | None, NotAnOption] = None,
-) -> list[Comparison]:
+) -> list[dict[str, Any]]:
     """Combine runs of crossdomain in one Markdown report with a picture.
 
     The report has a table of accuracies by method and unseen domain for each network
@@ -43,7 +44,7 @@ def report(
         console: console to print on; None: the standard output.
 
     Returns:
-        The comparisons of the report.
+        The figures of the report: one row for each table, unseen domain and method.
 
     Raises:
         InputError: for folders that do not contain such runs, or if ``to`` cannot be
@@ -66,4 +67,9 @@ def report(
         f"{to / REPORT}, {DOMAINS}: {len(runs)} run{'s' if len(runs) > 1 else ''}"
         + (f", {unfinished} not finished" if unfinished else ""),
     )
-    return comparisons
+    return [
+        {"comparison": title, "unseen": unseen, **row}
+        for title, comparison in zip(titles_of(comparisons), comparisons, strict=True)
+        for unseen, rows in comparison.rows.items()
+        for row in rows.values()
+    ]

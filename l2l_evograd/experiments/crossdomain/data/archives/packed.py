@@ -14,13 +14,13 @@ from rich.progress import Progress
 
 from l2l_evograd.checks import InputError
 from l2l_evograd.data.folders import given_path, is_folder, is_there, looking_at
+from l2l_evograd.data.regular_files import open_regular
 from l2l_evograd.data.zipped import UNREADABLE, files_in
 from l2l_evograd.experiments.crossdomain.data.archives.sources import (
     Entry,
     FolderSource,
     Source,
 )
-from l2l_evograd.experiments.files import open_regular
 
 _ZIP = b"PK\x03\x04"
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # gzip, bzip2 and xz

@@ -17,12 +17,12 @@ from rich.progress import Progress
 
 from l2l_evograd.checks import InputError
 from l2l_evograd.data.folders import looking_at, walked
+from l2l_evograd.data.regular_files import open_regular
 from l2l_evograd.data.zipped import check_size
 from l2l_evograd.experiments.crossdomain.data.archives.names import (
     is_image,
     member_parts,
 )
-from l2l_evograd.experiments.files import open_regular
 
 # The largest annotations of the data sets have 2 MB, and the largest photographs 10 MB.
 LARGEST_ANNOTATION = 2**24
