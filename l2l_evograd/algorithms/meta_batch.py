@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import disable_saved_tensors_hooks
 
 from l2l_evograd.algorithms.tasks import (
     LOOP,
@@ -90,6 +91,12 @@ def _adapt_all(
     return torch.cat(losses), outputs
 
 
+_NO_CHECKPOINTS = (
+    "the model uses activation checkpoints, which torch.func.vmap cannot compute "
+    "again; chunk_size saves memory as well"
+)
+
+
 def _check_ordinary(meta: "EvoGradMetaOptimizer") -> None:
     """Raise an error if calls of learners do more than call the model."""
     own = {name for kind in type(meta).__mro__ for name in _owned(kind)}
@@ -122,13 +129,12 @@ def _adapt_chunk(
     model = TasksModel(learner.module, own, tasks)
     params = [param.expand(tasks, *param.shape) for param in own]
     for step_seeds in seeds:
-        with learner._recording(model.renewed_buffers()), learner._kernels():
+        with (
+            learner._recording(model.renewed_buffers()),
+            learner._kernels(),
+            disable_saved_tensors_hooks(_NO_CHECKPOINTS),
+        ):
             losses, _ = model.losses(inner_loss, params, support)
-        if learner._checkpoints.behind(losses):
-            raise RuntimeError(
-                f"the model uses activation checkpoints, which torch.func.vmap cannot "
-                f"compute again: {LOOP}, or chunk_size to save memory"
-            )
         now = Situation(
             value=losses.sum(),
             each=losses,

@@ -137,7 +137,7 @@ def glyph_mask(glyph: str, size: int, random: np.random.Generator, style: str) -
     pen.text((x, y), glyph, fill=0 if style == "outline" else 255, font=font)
     turned = canvas.rotate(random.uniform(-14, 14), resample=Image.Resampling.BILINEAR)
     reduced = turned.resize((size, size), Image.Resampling.BOX)
-    return np.asarray(reduced, dtype=np.float32) / 255
+    return np.asarray(reduced, dtype=np.float32) / np.float32(255)
 
 
 def _mixed(mask: Mask, ink: Picture, paper: Picture) -> Picture:

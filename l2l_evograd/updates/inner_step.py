@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from types import CodeType
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from l2l_evograd.checks import NotFiniteError, check_choice, check_count, check_loss
 from l2l_evograd.distributed import Processes
@@ -136,7 +136,7 @@ class History:
         ValueError: for any other value.
     """
 
-    _of_code: weakref.WeakKeyDictionary[CodeType | type, dict[Any, "History"]] = (
+    _of_code: "weakref.WeakKeyDictionary[CodeType | type, _OfOwner]" = (
         weakref.WeakKeyDictionary()
     )
 
@@ -147,7 +147,9 @@ class History:
         self.size: int | None = None
 
     @classmethod
-    def of(cls, check: str, loss: Any, problem: Any) -> "History":
+    def of(
+        cls, check: str, loss: Any, problem: Any, model: nn.Module | None = None
+    ) -> "History":
         """Return the history of a loss function, over all calls.
 
         A function that is defined in a loop is a new object each time, but its code
@@ -157,12 +159,15 @@ class History:
             check: as for the class.
             loss: the function.
             problem: hashable key of the problem; each problem has its own count.
+            model: the module that the problem is about, if there is one. A new one has
+                its own count, also where it gets the ``id()`` of one that is gone.
         """
         while isinstance(loss, functools.partial):
             loss = loss.func
         code = getattr(loss, "__code__", type(loss))
-        of_problem = cls._of_code.setdefault(code, {})
-        return of_problem.setdefault((check, problem), cls(check))
+        of_code = cls._of_code.setdefault(code, weakref.WeakKeyDictionary())
+        of_owner = of_code.setdefault(code if model is None else model, {})
+        return of_owner.setdefault((check, problem), cls(check))
 
     def due(self) -> bool:
         """Count one step, and say whether to check it."""
@@ -175,6 +180,13 @@ class History:
         """Remember the size of the graph of a step's inner loss."""
         if stepped.size is not None:
             self.size = stepped.size
+
+
+# Histories of one loss function: of modules while they live, or, under the function's
+# own code, of problems without a module.
+_OfOwner = weakref.WeakKeyDictionary[
+    nn.Module | CodeType | type, dict[tuple[str, Any], History]
+]
 
 
 class Keeping:

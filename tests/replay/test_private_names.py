@@ -66,7 +66,9 @@ def test_all_private_names_of_torch_that_are_used_are_known_here():
 
 
 def test_a_recorder_overrides_a_method_that_dispatch_modes_have():
-    method = inspect.getattr_static(TorchDispatchMode, "_should_skip_dynamo")
+    method = inspect.getattr_static(TorchDispatchMode, "_should_skip_dynamo", None)
+    if method is None:
+        pytest.skip("older releases of torch have no such method")
     assert isinstance(method, classmethod)
     assert isinstance(TorchDispatchMode._should_skip_dynamo(), bool)
 
@@ -78,6 +80,8 @@ def test_functions_of_a_graph_tell_what_they_were_given_and_what_they_saved():
     assert list(metadata.shape) == [2, 3] and metadata.dtype == torch.float32
     saved = [name for name in dir(type(function)) if name.startswith("_raw_saved")]
     assert saved == ["_raw_saved_result"]
+    if not hasattr(function._raw_saved_result, "unpack_hook"):
+        return  # older releases do not tell, and learners then go on with copies
     assert function._raw_saved_result.unpack_hook is None
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
         assert x.exp().grad_fn._raw_saved_result.unpack_hook is not None

@@ -117,6 +117,18 @@ def test_checks_are_counted_for_a_loss_function_over_all_its_calls():
     assert History.of("first", Loss(), 0) is History.of("first", Loss(), 0)
 
 
+def test_a_new_module_has_a_new_count_also_with_the_id_of_one_that_is_gone():
+    def loss(view):
+        return view
+
+    for _ in range(5):
+        model = torch.nn.Linear(1, 1)
+        history = History.of("first", loss, 0, model)
+        assert history is History.of("first", loss, 0, model)
+        assert history.due() and history._steps == 1
+        del model
+
+
 def graph_of(count):
     """A step that keeps a graph of ``count`` numbers."""
     end = torch.ones(count, requires_grad=True) * 2
