@@ -164,7 +164,9 @@ def _figure(values: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all methods on both problems, and print a table."""
-    parser = argparse.ArgumentParser(description="DEHB, random search and TPE")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.black_box", description="DEHB, random search and TPE"
+    )
     parser.add_argument("--quick", action="store_true", help="only try that it runs")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)

@@ -388,7 +388,8 @@ def follows() -> bool:
     """Return whether another process of the run prints what there is to say."""
     if FIRST not in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         return False
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    return rank.isdecimal() and int(rank) > 0  # the command refuses other texts later
 
 
 def _parent() -> int | None:

@@ -35,7 +35,6 @@ class BilevelStep(NamedTuple):
         inner_loss: ℓ at the weights and λ from before the step, detached.
         outer_loss: L at the virtual weights, detached.
         hypergradient: dL/dλ, one tensor for each of λ.
-
         skipped: whether something was not finite, so that nothing has moved; then the
             others are NaN. Only with ``nan_policy="skip"``.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from l2l_evograd import interrupts
 from l2l_evograd.checks import InputError
 from l2l_evograd.experiments.processes import (
     ProcessDiedError,
@@ -100,3 +101,12 @@ def test_an_error_that_another_process_has_caused_is_told_as_such(
         return 0, ""
 
     assert run(work, own=False) == 2
+
+
+@pytest.mark.parametrize(("rank", "follows"), [("0", False), ("1", True), ("x", False)])
+def test_a_process_follows_if_a_launcher_has_numbered_it_above_0(
+    rank, follows, monkeypatch
+):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", rank)
+    assert interrupts.follows() is follows
