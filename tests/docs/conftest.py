@@ -1,6 +1,7 @@
-"""Warnings of other libraries in blocks of the pages, which are no faults of ours."""
+"""Blocks of the pages: warnings that are no faults of ours, and what blocks leave."""
 
 import pytest
+import torch
 
 NOT_OURS = (
     # Lightning asks newer releases of torch in a way that they deprecate.
@@ -17,3 +18,11 @@ def pytest_collection_modifyitems(items):
         if item.path.name in ("test_python_blocks.py", "test_migration.py"):
             for text in NOT_OURS:
                 item.add_marker(pytest.mark.filterwarnings(text))
+
+
+@pytest.fixture(autouse=True)
+def default_dtype():
+    """Put back what a block may have set for its whole process."""
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)
