@@ -165,7 +165,8 @@ def no_item(_: int) -> object:
     ("make", "message"),
     [
         (only_without_workers, r"this process can \(OSError: not here\); use fewer"),
-        (no_item, r"this process can \(.*pickle.*\); use fewer workers, or none"),
+        # Python 3.12 says "Can't pickle local object", 3.13 "Can't get local object".
+        (no_item, r"this process can \(.*local object.*\); use fewer workers, or none"),
     ],
 )
 def test_what_only_workers_fail_at_is_reported(make, message):
