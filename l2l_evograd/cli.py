@@ -16,6 +16,7 @@ from l2l_evograd.checks import InputError
 from l2l_evograd.streams import steady_output
 
 EXTRA = "l2l-evograd[fewshot]"
+EXTRA_OF_COMPARE = "l2l-evograd[oracle]"
 
 BAD_INPUT = 2
 
@@ -109,9 +110,10 @@ def _outcome(given: Sequence[str]) -> tuple[int, str]:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", __package__):
             raise
+        extra = EXTRA_OF_COMPARE if given[:1] == ["compare"] else EXTRA
         return _refused(
             f"this command needs {missing}, which is not installed: "
-            f"pip install '{EXTRA}'"
+            f"pip install '{extra}'"
         )
     except InputError as error:
         return _refused(str(error))
@@ -183,6 +185,9 @@ def run(arguments: Sequence[str]) -> None:
         InputError: for commands or options that do not exist or cannot be parsed, and
             for bad input that a command finds.
     """
+    if list(arguments) == ["--version"]:
+        _version()  # which tells of a lack of libraries, so that it needs none
+        return
     from cyclopts import CycloptsError
 
     try:

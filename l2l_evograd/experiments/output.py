@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, TextIO, TypeVar, get_type_hints
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -29,6 +29,9 @@ from l2l_evograd.experiments.processes import check_ranks
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Row = Mapping[str, Any]
+
+# The descriptor of the standard output.
+_OUTPUT = 1
 
 _OPTIONS = {
     "quiet": Annotated[
@@ -119,8 +122,28 @@ def _elsewhere(quiet: bool) -> Iterator[Console]:
         place = sys.stderr
         if quiet or place is None:
             place = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        stack.enter_context(_descriptor_to(place))
         stack.enter_context(contextlib.redirect_stdout(place))
         yield Console(quiet=True) if quiet else Console(stderr=True)
+
+
+@contextlib.contextmanager
+def _descriptor_to(place: TextIO) -> Iterator[None]:
+    """Let other processes and code in C, which know no sys.stdout, print there too."""
+    try:
+        target = place.fileno()
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        kept = os.dup(_OUTPUT)
+    except (OSError, ValueError):  # closed, or a stream without a descriptor
+        yield
+        return
+    os.dup2(target, _OUTPUT)
+    try:
+        yield
+    finally:
+        os.dup2(kept, _OUTPUT)
+        os.close(kept)
 
 
 def _document(command: str, out: Path | None, rows: Sequence[_Row]) -> str:

@@ -43,8 +43,10 @@ def read_settings(kind: type[RunSettings], path: Path) -> dict[str, Any]:
     path = expanded(path, "--config")
     largest = _LARGEST.get(path.suffix.lower())
     if not path.is_file():
+        what = "something else" if path.exists() else "no file"
         raise InputError(
-            f"expected --config to be a JSON, YAML or TOML file, got {path}"
+            f"expected --config to be a JSON, YAML or TOML file, got {path}, which is "
+            f"{what}"
         )
     if largest is None:
         raise InputError(
@@ -86,6 +88,8 @@ def _content(path: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is not {name} that can be read: {error}") from error
+    if content is None:  # a YAML file without settings, as an empty TOML file is
+        return {}
     return as_object(content, path)
 
 

@@ -166,7 +166,7 @@ def test_names_have_dashes_or_underscores_but_not_both(name, text, tmp_path):
     ("name", "text", "message"),
     [
         ("a.yaml", "ways: [", r"a.yaml is not YAML that can be read: line 1, "),
-        ("a.yaml", "", "a.yaml to contain an object, got a NoneType"),
+        ("a.yaml", "3", "a.yaml to contain an object, got a int"),
         ("a.yaml", "- 3", "a.yaml to contain an object, got a list"),
         (
             "a.yaml",
@@ -197,3 +197,9 @@ def test_text_that_is_not_utf_8_is_refused(tmp_path):
     path.write_bytes(b'a = "\xff"')
     with pytest.raises(InputError, match="a.toml is not TOML: it is not text in UTF-8"):
         read_settings(Settings, path)
+
+
+@pytest.mark.parametrize("name", ["a.yaml", "a.toml"])
+def test_a_file_without_settings_sets_none(name, tmp_path):
+    (tmp_path / name).write_text("# nothing yet\n", encoding="utf-8")
+    assert read_settings(FewShotSettings, tmp_path / name) == {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from l2l_evograd.checks import InputError
 from l2l_evograd.data.folders import given_path
-from l2l_evograd.experiments.values import shown
+from l2l_evograd.experiments.values import cut, shown
 from l2l_evograd.oracle import compare
 
 _FORM = "MODULE:FUNCTION or FILE.py:FUNCTION, such as problem.py:problem"
@@ -29,7 +29,7 @@ NEEDED = tuple(
 _BETWEEN = ("l2l_evograd", "torch", "higher", "contextlib")
 
 
-class ProblemError(RuntimeError):
+class ProblemError(Exception):
     """The user's own code has failed. The error that it raised is the cause."""
 
 
@@ -47,14 +47,15 @@ def own_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself has failed too
         kinds = (TypeError, ValueError, ImportError)
         if isinstance(error, kinds) and _is_ours(error):
             raise InputError(f"{what}: {error}") from error
-        raise ProblemError(f"{what} has failed: {type(error).__name__}") from error
+        said = cut(f"{type(error).__name__}: {error}")
+        raise ProblemError(f"{what} has failed: {said}") from error
 
 
-def _is_ours(error: Exception) -> bool:
+def _is_ours(error: BaseException) -> bool:
     """Return whether this package raised an error, with no user's code in between."""
     packages = []
     step = error.__traceback__

@@ -257,3 +257,42 @@ def test_the_example_returns_what_the_command_needs():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert {"model", "lr"} < {*module.problem()}
+
+
+ENDS_ITSELF = """
+import sys
+def problem():
+    sys.exit(0)
+"""
+
+PRINTS_ELSEWHERE = """
+import os, torch
+def problem():
+    os.write(1, b"straight to the descriptor\\n")
+    net = torch.nn.Linear(2, 1)
+    decay = torch.zeros(2, requires_grad=True)
+    x = torch.ones(3, 2)
+    return {
+        "model": net,
+        "inner_loss": lambda n: (decay.exp() * n.weight ** 2).sum() + n(x).sum(),
+        "outer_loss": lambda n: (n(x) - 1).square().mean(),
+        "hyperparameters": [decay],
+        "lr": 0.1,
+    }
+"""
+
+
+def test_code_that_ends_the_process_has_failed(tmp_path):
+    (tmp_path / "ends.py").write_text(ENDS_ITSELF, encoding="utf-8")
+    with pytest.raises(ProblemError, match="has failed: SystemExit: 0"):
+        cli.main(["compare", f"{tmp_path / 'ends.py'}:problem"])
+
+
+def test_what_others_write_to_the_descriptor_is_not_in_the_document(tmp_path, capfd):
+    (tmp_path / "prints.py").write_text(PRINTS_ELSEWHERE, encoding="utf-8")
+    place = f"{tmp_path / 'prints.py'}:problem"
+    options = ["--estimators", "exact", "--json"]
+    assert cli.main(["compare", place, *options]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["command"] == "compare"
+    assert "straight to the descriptor" in err
