@@ -21,6 +21,12 @@ from l2l_evograd.updates.situation import Situation
 if TYPE_CHECKING:  # evograd.py imports this file
     from l2l_evograd.algorithms.evograd import EvoGradMetaOptimizer
 
+# What torch's error says when a model saves tensors otherwise than vmap can.
+_NO_CHECKPOINTS = (
+    "the model uses activation checkpoints, which torch.func.vmap cannot compute "
+    "again; chunk_size saves memory as well"
+)
+
 
 def adapt_tasks(
     meta: "EvoGradMetaOptimizer",
@@ -89,12 +95,6 @@ def _adapt_all(
         return found[0]
     losses, outputs = zip(*found, strict=True)
     return torch.cat(losses), outputs
-
-
-_NO_CHECKPOINTS = (
-    "the model uses activation checkpoints, which torch.func.vmap cannot compute "
-    "again; chunk_size saves memory as well"
-)
 
 
 def _check_ordinary(meta: "EvoGradMetaOptimizer") -> None:

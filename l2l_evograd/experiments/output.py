@@ -3,7 +3,7 @@
 Every command has the options ``--quiet`` and ``--json``, by :func:`printing`. The
 document is::
 
-    {"command": "rotation", "version": "0.1.0", "out": "runs/rotation", "rows": [...]}
+    {"command": "rotation", "version": "0.2.0", "out": "runs/rotation", "rows": [...]}
 
 ``out`` is the folder of the results, null for a command without one. ``rows`` are what
 the command returns, for an experiment the summary: one object for each method.

@@ -16,7 +16,7 @@ from l2l_evograd.experiments.options import NotAnOption, OutFolder, as_command
 from l2l_evograd.experiments.output import printing
 from l2l_evograd.experiments.paths import folder_to_write
 from l2l_evograd.experiments.sealed import exists
-from l2l_evograd.experiments.values import cut
+from l2l_evograd.experiments.values import cut, split_names
 
 if TYPE_CHECKING:
     from l2l_evograd.experiments.crossdomain.experiment import CrossDomainExperiment
@@ -59,8 +59,7 @@ def crossdomain(
 
     out = folder_to_write(out)
     given = with_preset(given, preset, resume=resume)
-    names = [name.strip() for name in given.get("unseen", "").split(",")]
-    names = [name for name in names if name]
+    names = split_names(given.get("unseen", ""))
     runs = [(given, out, resume)]
     if len(names) > 1:
         for name in names:
